@@ -1,0 +1,50 @@
+"""`vac <command> [overrides]`: imports nothing heavy until a command is chosen."""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "train": "train one run, or a sweep with -m; leaves one folder a run",
+    "evaluate": "metrics of a trained run on any of its splits",
+    "predict": "labels, scores and heatmap overlays of your own photographs",
+    "report": "table and Figure 5 of finished runs",
+}
+
+HELP = f"""usage: vac <command> [words]
+
+commands:
+{chr(10).join(f"  {name:<10} {text}" for name, text in COMMANDS.items())}
+
+examples:
+  vac train                                                  the embedded data, on whatever machine this is
+  vac train backbone=r50 transform=fs lambda=1 data=wider data.root=/data/wider
+  vac train -m backbone=r50,r101 transform=t,r,s,f,fs lambda=0,0.5,1
+  vac evaluate run=runs/shapes/Tiny+ACf/seed=0 split=val
+  vac predict photo.jpg run=runs/shapes/Tiny+ACf/seed=0
+  vac report runs/shapes
+
+vac <command> --help lists a command's words and their allowed values."""
+
+
+def main() -> int:
+    """Entry point of the console script; returns the exit code (2: the words given cannot be used)."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return 0
+    if arguments[0] in ("--version", "version"):
+        from vac_lightning import __version__
+
+        print(f"vac_lightning {__version__}")
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"vac: unknown command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    module = import_module(f"vac_lightning.commands.{arguments[0]}")
+    # Lightning starts further processes by running sys.argv again; the command's own file is what they must run.
+    sys.argv = [str(module.__file__), *arguments[1:]]
+    return int(module.main())

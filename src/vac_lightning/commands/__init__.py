@@ -1,0 +1,1 @@
+"""The commands, one Hydra application each; only they see the configuration."""

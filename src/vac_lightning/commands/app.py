@@ -1,0 +1,143 @@
+"""What all commands share: where the configuration lies, its words, and errors of one line."""
+
+from __future__ import annotations
+
+__all__ = ["UsageError", "main", "positional", "usage"]
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vac_lightning.commands.words import check
+from vac_lightning.runs import row_name, run_dir
+
+
+class UsageError(ValueError):
+    """Words on the command line that cannot be used; the message says what is allowed."""
+
+
+class Experiments(SearchPathPlugin):
+    """Puts experiments/ on Hydra's search path, so that +demo=Tiny+ACf and +demo=glob(*) find their files."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("vac_lightning", f"file://{_shipped('experiments')}")
+
+
+def main(command: str, task: Callable[[DictConfig], Any]) -> int:
+    """Compose the configuration of `command` from sys.argv, check it, and run `task` on it, once or as a sweep.
+
+    Returns the exit code: 0, or 2 with one line on standard error for words or data that cannot be used.
+    """
+    # Hydra otherwise prints and exits by itself, with several lines and code 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    Plugins.instance().register(Experiments)
+    OmegaConf.register_new_resolver("vac.row", row_name, replace=True)
+    OmegaConf.register_new_resolver("vac.run_dir", run_dir, replace=True)
+    OmegaConf.register_new_resolver("vac.noun", lambda target: target.rpartition(".")[2], replace=True)
+    try:
+        _check_overrides(command, sys.argv[1:])
+        hydra.main(version_base="1.3", config_path=str(_shipped("conf")), config_name=command)(task)()
+    except (HydraException, OmegaConfBaseException, UsageError) as error:
+        print(f"vac {command}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"vac {command}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """While things are built from the configuration, a ValueError or missing file is the user's to mend."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+    except HydraException as error:
+        # Hydra wraps what a constructor raises.
+        if isinstance(error.__cause__, ValueError | FileNotFoundError):
+            raise UsageError(str(error.__cause__)) from error
+        raise
+
+
+def positional(word: str) -> None:
+    """Turn the arguments of sys.argv that are not overrides into one override `word=[...]`."""
+    paths = [a for a in sys.argv[1:] if not a.startswith("-") and (Path(a).exists() or "=" not in a)]
+    if paths:
+        quoted = ",".join("'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'" for path in paths)
+        sys.argv[1:] = [a for a in sys.argv[1:] if a not in paths] + [f"{word}=[{quoted}]"]
+
+
+def _shipped(folder: str) -> Path:
+    """conf/ or experiments/: inside the package when installed from a wheel, else at the top of the repository."""
+    package = Path(__file__).parents[1]
+    inside = package / folder
+    return inside if inside.is_dir() else package.parents[1] / folder
+
+
+def _check_overrides(command: str, arguments: Sequence[str]) -> None:
+    """Compose and check every value of a sweep before its first job starts."""
+    words = [a for a in arguments if not a.startswith("-")]
+    if len(arguments) - len(words) > len({"-m", "--multirun"} & set(arguments)):
+        return  # an option of Hydra's own that asks for something else than a run
+    overrides = OverridesParser.create().parse_overrides(words)
+    first: dict[int, str] = {}
+    values: dict[int, list[str]] = {}
+    for place, override in enumerate(overrides):
+        if override.is_sweep_override() and override.value_type != ValueType.GLOB_CHOICE_SWEEP:
+            key = override.get_key_element()
+            values[place] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            first[place] = values[place][0]
+    fixed = [first.get(i, w) for i, w in enumerate(words) if i in first or not overrides[i].is_sweep_override()]
+    kept = [i for i in range(len(words)) if i in first or not overrides[i].is_sweep_override()]
+    with hydra.initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
+        check(hydra.compose(command, overrides=fixed))
+        for place, choices in values.items():
+            for choice in choices[1:]:
+                check(hydra.compose(command, [choice if i == place else w for i, w in zip(kept, fixed, strict=True)]))
+
+
+def _one_line(error: Exception) -> str:
+    """What was wrong and what is allowed, in one line."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        allowed = ", ".join(sorted(str(o) for o in error.options)) or "none"
+        return f"{group}={option}: unknown; allowed: {allowed}"
+    text = str(error)
+    if match := re.match(r"Could not override '([^']+)'", text):
+        return _unknown_word(match.group(1))
+    if match := re.match(r"Missing mandatory value: (\S+)", text):
+        return f"{match.group(1)} is needed: say {match.group(1)}=..."
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _unknown_word(word: str) -> str:
+    command = Path(sys.argv[0]).stem
+    with hydra.initialize_config_dir(str(_shipped("conf")), version_base="1.3"):
+        node: Any = hydra.compose(command)
+    prefix, _, leaf = word.rpartition(".")
+    inside = OmegaConf.select(node, prefix) if prefix else node
+    if not isinstance(inside, DictConfig):
+        return f"{word}: there is no {prefix} in the configuration"
+    names = sorted(str(name) for name in inside if not str(name).startswith("_"))
+    near = get_close_matches(leaf, names, n=1)
+    hint = f"did you mean {'.'.join(filter(None, (prefix, near[0])))}? " if near else ""
+    return f"unknown word {word!r}; {hint}allowed{' in ' + prefix if prefix else ''}: {', '.join(names)}"

@@ -1,0 +1,97 @@
+"""From a configuration to the objects of a run: data module, network, task."""
+
+from __future__ import annotations
+
+__all__ = ["datamodule", "load_task", "run_config", "task", "views"]
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from vac_lightning.data.datamodule import DataModule
+from vac_lightning.networks.cam import CAMNetwork
+from vac_lightning.runs import Run
+from vac_lightning.task import VACTask
+from vac_lightning.views import Views
+
+
+def views(config: DictConfig) -> Views:
+    """The transform set."""
+    return instantiate(config.views, _convert_="all")
+
+
+def datamodule(config: DictConfig, sizes: Sequence[int]) -> DataModule:
+    """The data module, with source images of these sizes."""
+    return DataModule(
+        instantiate(config.data, _convert_="all"),
+        sizes,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+        drop_last=config.drop_last,
+        seed=config.seed,
+    )
+
+
+def task(config: DictConfig, labels: Sequence[str], positive_ratio: Tensor, pretrained: bool = True) -> VACTask:
+    """The task; `pretrained` off where a checkpoint's weights follow and none need be fetched."""
+    backbone = OmegaConf.merge(config.backbone)
+    if not pretrained:
+        for word, off in (("weights", None), ("pretrained", False)):
+            if word in backbone:
+                backbone[word] = off
+    network = CAMNetwork(instantiate(backbone, _convert_="all"), len(labels), detach=config.detach)
+    return VACTask(
+        network,
+        views(config),
+        labels,
+        positive_ratio,
+        classification_loss=instantiate(config.loss, _convert_="all"),
+        lambda_=config["lambda"],
+        norm=config.norm,
+        optimizer=instantiate(config.optimizer, _convert_="all"),
+        scheduler=instantiate(config.scheduler, _convert_="all"),
+        scheduler_interval=config.scheduler_interval,
+        protocol=config.protocol,
+        seed=config.seed,
+        channels_last=config.channels_last,
+    )
+
+
+def run_config(run: Run) -> DictConfig:
+    """The configuration a run was trained with.
+
+    Raises:
+        FileNotFoundError: the folder is not one of a run.
+    """
+    path = run.path / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"run={run.path}: not a run folder ({path} is missing); vac train makes one")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def load_task(run: Run, config: DictConfig, checkpoint: str = "best") -> VACTask:
+    """The task of a trained run with the weights of its best or last epoch.
+
+    Raises:
+        FileNotFoundError: the run has no such checkpoint.
+    """
+    path = run.checkpoints / f"{checkpoint}.ckpt"
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint={checkpoint}: {path} is missing; the run has not saved an epoch yet")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    labels = state["labels"]
+    loaded = task(config, labels, torch.zeros(len(labels)), pretrained=False)
+    loaded.load_state_dict(state["state_dict"])
+    return loaded
+
+
+def run_folder(path: str) -> Run:
+    """The run at a path given on the command line."""
+    return Run(Path(path))

@@ -1,0 +1,61 @@
+"""`vac predict PHOTO...`: labels, scores and heatmap overlays of photographs."""
+
+from __future__ import annotations
+
+__all__ = ["main", "predict"]
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from vac_lightning.commands import app
+
+
+def main() -> int:
+    app.positional("photos")
+    return app.main("predict", predict)
+
+
+def predict(config: DictConfig) -> None:
+    """Print each photograph's highest-scoring labels and write its overlays to out/<name>.png."""
+    import numpy as np
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from vac_lightning.commands import assembly
+    from vac_lightning.data.reading import read_photo
+    from vac_lightning.report.figures import overlays
+
+    with app.usage():
+        if not config.photos:
+            raise ValueError("no photograph given: vac predict PHOTO... run=RUN")
+        photos = [(Path(path), read_photo(Path(path), None)) for path in config.photos]
+        run = assembly.run_folder(config.run)
+        task = assembly.load_task(run, assembly.run_config(run), config.checkpoint).eval()
+    console = Console()
+    side = task.views.size
+    taken: set[str] = set()
+    for path, photo in photos:
+        image = torch.from_numpy(np.array(photo.resize((side, side)))).permute(2, 0, 1)
+        with torch.inference_mode():
+            output = task(image[None])
+        scores = output.logits[0].sigmoid()
+        top = scores.topk(min(config.top_k, len(scores)))
+        table = Table("label", "score", title=str(path))
+        for score, j in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+            table.add_row(task.labels[j], f"{score:.3f}", style="bold" if score > 0.5 else "")
+        console.print(table)
+        name = path.stem
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        target = Path(config.out) / f"{name}.png"
+        captions = [f"{task.labels[j]} {score:.2f}" for score, j in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
+        overlays(target, np.array(photo), output.heatmaps[0, top.indices].float().numpy(), captions)
+        console.print(f"overlays: {target}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

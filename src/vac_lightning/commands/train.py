@@ -1,0 +1,218 @@
+"""`vac train`: one run, or a sweep of runs with -m."""
+
+from __future__ import annotations
+
+__all__ = ["main", "train"]
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from vac_lightning.commands import app
+from vac_lightning.runs import Run, config_difference, config_hash, versions, write_atomically
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from vac_lightning.commands.assembly import DataModule, VACTask
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    return app.main("train", train)
+
+
+def train(config: DictConfig) -> float | None:
+    """Train, test the last and the best epoch, and leave a self-describing run folder.
+
+    Returns the test mAP of the best epoch in percent, for sweepers that optimise.
+    """
+    run = Run(Path(HydraConfig.get().runtime.output_dir))
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    plain = {str(word): value for word, value in resolved.items()}
+    leader = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+    if run.finished and leader and not config.overwrite:
+        return _already_done(run, plain)
+    if leader:
+        _clear(run)
+        _write_hydra_folder(run, config)
+    with _own_process_arguments(run):
+        return _fit_and_test(run, config, plain)
+
+
+def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float | None:
+    import pytorch_lightning as pl
+    import torch
+    from hydra.utils import instantiate
+
+    from vac_lightning.callbacks import PredictionWriter, Throughput
+    from vac_lightning.commands import assembly
+
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    with app.usage():
+        data = assembly.datamodule(config, assembly.views(config).sizes)
+        data.setup("fit")
+        data.setup("test")
+        task = assembly.task(config, data.labels, data.positive_ratio)
+        throughput = Throughput()
+        callbacks = [throughput, PredictionWriter(run.path)]
+        callbacks += [instantiate(node, _convert_="all") for node in config.callbacks.values() if node is not None]
+        trainer: pl.Trainer = instantiate(
+            config.trainer, callbacks=callbacks, logger=_loggers(run, config, plain), _convert_="all"
+        )
+        data.trainer = trainer
+        data.train_dataloader()
+    log.info("%s: %d samples, %d labels, %s", run.path, len(data.split("train")), len(data.labels), trainer.accelerator.__class__.__name__)
+    started = time.time()
+    trainer.fit(task, datamodule=data)
+    seconds = time.time() - started
+    metrics = _test_epochs(run, config, trainer, task, data)
+    if trainer.is_global_zero:
+        run.write_results(
+            {
+                "row": config.row,
+                "experiment": config.experiment,
+                "seed": config.seed,
+                "lambda": config["lambda"],
+                "config": plain,
+                "config_hash": config_hash(plain),
+                "data_fingerprint": data.fingerprints(),
+                "labels": list(data.labels),
+                "versions": versions(),
+                "device": _device(trainer),
+                "metrics": metrics,
+                "train_seconds": round(seconds, 1),
+                "images_per_s": sorted(throughput.rates)[len(throughput.rates) // 2] if throughput.rates else None,
+                "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            }
+        )
+        log.info("%s: test mAP %.1f (epoch %d, chosen on %s)", config.row, metrics["best"]["test"]["mAP"], metrics["best"]["epoch"], metrics["best"]["chosen_on"])
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    _finish_wandb()
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    return float(metrics["best"]["test"]["mAP"])
+
+
+def _test_epochs(
+    run: Run, config: DictConfig, trainer: pl.Trainer, task: VACTask, data: DataModule
+) -> dict[str, dict[str, Any]]:
+    """The metrics of the last and the best epoch; the best is tested last, so predictions.npz is the best epoch's."""
+    import torch
+
+    history = run.history() if trainer.is_global_zero else {}
+    split = OmegaConf.select(config, "data.splits.val", default="val")
+    metrics: dict[str, dict[str, Any]] = {}
+    for name in ("last", "best"):
+        path = run.checkpoints / f"{name}.ckpt"
+        epoch = int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
+        trainer.test(task, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
+        tested = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+        validated = {key.removeprefix("val/"): value for key, value in history.get(epoch, {}).items() if key.startswith("val/")}
+        metrics[name] = {"epoch": epoch, "val": validated, "test": tested}
+    metrics["best"]["chosen_on"] = f"val/mAP of split {split!r}"
+    return metrics
+
+
+def _already_done(run: Run, plain: dict[str, Any]) -> float:
+    results = run.results()
+    if results["config_hash"] != config_hash(plain):
+        differing = ", ".join(config_difference(results["config"], plain))
+        raise app.UsageError(
+            f"{run.path} holds a finished run of another configuration ({differing}): choose experiment=NAME or"
+            " run_dir=PATH for this one, or overwrite=true to lose that one"
+        )
+    log.info("%s is finished already; overwrite=true trains it again", run.path)
+    return float(results["metrics"]["best"]["test"]["mAP"])
+
+
+def _clear(run: Run) -> None:
+    """Put what an unfinished or overwritten run left into abandoned-<n>/, so that nothing computed is lost."""
+    left = [run.path / name for name in ("checkpoints", "heatmaps", "metrics.csv", "results.json", "predictions.npz")]
+    left = [path for path in left if path.exists()]
+    if left:
+        number = 1 + len(list(run.path.glob("abandoned-*")))
+        aside = run.path / f"abandoned-{number}"
+        aside.mkdir()
+        for path in left:
+            path.rename(aside / (path.name if path.name != "results.json" else "results.abandoned.json"))
+        log.info("an earlier attempt was moved to %s", aside)
+
+
+def _write_hydra_folder(run: Run, config: DictConfig) -> None:
+    """Hydra's own three files; not left to Hydra, which would write them before a finished run is recognised."""
+    hydra = HydraConfig.get()
+    texts = {
+        "config.yaml": OmegaConf.to_yaml(config),
+        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": OmegaConf.to_container(hydra)})),
+        "overrides.yaml": OmegaConf.to_yaml(hydra.overrides.task),
+    }
+    for name, text in texts.items():
+        write_atomically(run.path / ".hydra" / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def _own_process_arguments(run: Run) -> Iterator[None]:
+    """Make the further processes that Lightning starts read this run's composed configuration.
+
+    Given the original arguments they would compose it again, and as part of a sweep start a sweep of their own.
+    What a process group leaves in the environment is undone, so that the next job of a sweep starts clean.
+    """
+    arguments, environment = sys.argv, dict(os.environ)
+    sys.argv = [sys.argv[0], "--config-dir", str(run.path / ".hydra"), "--config-name", "config"]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _loggers(run: Run, config: DictConfig, plain: dict[str, Any]) -> list[Any]:
+    from hydra.utils import instantiate
+    from pytorch_lightning.loggers import CSVLogger
+
+    loggers: list[Any] = [CSVLogger(run.path, name="", version="")]
+    if config.logger is not None:
+        loggers.append(
+            instantiate(
+                config.logger,
+                save_dir=run.path,
+                name=f"{config.row}/seed={config.seed}",
+                group=config.experiment,
+                config=plain,
+                _convert_="all",
+            )
+        )
+    return loggers
+
+
+def _finish_wandb() -> None:
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
+
+
+def _device(trainer: pl.Trainer) -> str:
+    import platform
+
+    import torch
+
+    name = torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else platform.processor() or platform.machine()
+    return f"{trainer.world_size} x {trainer.strategy.root_device.type} ({name})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

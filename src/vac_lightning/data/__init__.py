@@ -1,0 +1,1 @@
+"""Data sets, and the one data module that batches them."""

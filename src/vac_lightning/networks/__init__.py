@@ -1,0 +1,1 @@
+"""Networks: images -> logits and heatmaps."""

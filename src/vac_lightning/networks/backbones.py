@@ -1,0 +1,148 @@
+"""Backbones: images (B, 3, H, W) -> features (B, C, h, w), with the number of `channels` as an attribute."""
+
+from __future__ import annotations
+
+__all__ = ["Backbone", "tiny", "timm_model", "torchvision_resnet"]
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights
+from torchvision.models.resnet import BasicBlock, ResNet
+
+
+class Backbone(nn.Module):
+    """A trunk of layers and the number of feature channels that leave it."""
+
+    def __init__(self, layers: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.channels = channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def tiny() -> Backbone:
+    """A compact ResNet for demos, tests and sweeps without a GPU: 8 x 8 features of 256 channels at 64 pixels.
+
+    A 3 x 3 stem of stride 2, then one basic block each of widths 32, 64, 128, 256 and strides 1, 2, 2, 1.
+    """
+    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True)]
+    inputs = 32
+    for width, stride in zip((32, 64, 128, 256), (1, 2, 2, 1), strict=True):
+        shortcut = None
+        if stride > 1 or width != inputs:
+            shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+        layers.append(BasicBlock(inputs, width, stride, shortcut))
+        inputs = width
+    trunk = nn.Sequential(*layers)
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return Backbone(trunk, inputs)
+
+
+def torchvision_resnet(name: str, weights: str | None = None) -> Backbone:
+    """A ResNet of torchvision without its pooling and classifier.
+
+    Args:
+        name: such as "resnet50".
+        weights: a member of torchvision's weights enum such as "IMAGENET1K_V1" (the paper's generation), which is
+            downloaded on first use; a path to a state dict on disk; or None for random weights.
+
+    Raises:
+        ValueError: weights that are neither, cannot be fetched, or do not fit; the message says both ways.
+    """
+    network = get_model(name, weights=None)
+    if not isinstance(network, ResNet):
+        raise ValueError(f"name={name!r}: expected a ResNet of torchvision, such as resnet50")
+    channels = network.fc.in_features
+    if weights is not None:
+        missing, unexpected = network.load_state_dict(_weights(name, weights), strict=False)
+        if set(missing) - {"fc.weight", "fc.bias"} or set(unexpected):
+            problem = sorted({*missing, *unexpected} - {"fc.weight", "fc.bias"})[0]
+            raise ValueError(f"backbone.weights={weights}: not a state dict of {name} ({problem} does not match)")
+    layers = nn.Sequential()
+    for part, module in network.named_children():
+        if part not in ("avgpool", "fc"):
+            layers.add_module(part, module)
+    return Backbone(layers, channels)
+
+
+def timm_model(name: str, pretrained: bool = True, **options: Any) -> Backbone:
+    """Any CNN or vision transformer of timm by name; a transformer's tokens are put back on their grid.
+
+    Needs the extra "timm". `options` go to timm.create_model, such as checkpoint_path for weights on disk.
+
+    Raises:
+        ValueError: timm is not installed, the name is unknown, or its weights cannot be fetched.
+    """
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise ValueError('backbone=timm: timm is not installed; pip install "vac_lightning[timm]"') from error
+    if not timm.is_model(name.split(".")[0]):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise ValueError(f"backbone.name={name}: timm has no such model; near it: {near}")
+    try:
+        model = _create(timm, name, pretrained=pretrained, num_classes=0, **options)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise ValueError(
+            f"backbone.name={name}: its weights could not be fetched ({_first_line(error)}); on a machine without"
+            " internet, copy them and set +backbone.checkpoint_path=FILE backbone.pretrained=false"
+        ) from error
+    return Backbone(_TimmFeatures(model), model.num_features)
+
+
+class _TimmFeatures(nn.Module):
+    """forward_features of a timm model, always as (B, C, h, w)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.model.forward_features(images)
+        if features.ndim == 3:
+            tokens = features[:, self.model.num_prefix_tokens :]
+            return tokens.transpose(1, 2).unflatten(2, self.model.patch_embed.dynamic_feat_size(images.shape[-2:]))
+        if features.shape[1] != self.model.num_features:
+            return features.permute(0, 3, 1, 2)
+        return features
+
+
+def _create(timm: Any, name: str, **options: Any) -> Any:
+    """A timm model that accepts several image sizes: a transformer must be told to interpolate its positions."""
+    try:
+        return timm.create_model(name, dynamic_img_size=True, **options)
+    except TypeError:
+        return timm.create_model(name, **options)
+
+
+def _weights(name: str, weights: str) -> dict[str, Tensor]:
+    enum = get_model_weights(name)
+    if weights in enum.__members__:
+        try:
+            return dict(enum[weights].get_state_dict(progress=True, check_hash=True))
+        except OSError as error:
+            raise ValueError(
+                f"backbone.weights={weights}: could not be downloaded ({_first_line(error)}). On a machine without"
+                f" internet, fetch {enum[weights].url} elsewhere and set backbone.weights=/path/to/file.pth, or train"
+                " from random weights with backbone.weights=null"
+            ) from error
+    path = Path(weights)
+    if not path.is_file():
+        raise ValueError(
+            f"backbone.weights={weights}: neither a file on disk nor one of {name}'s weights"
+            f" ({', '.join(enum.__members__)}); null trains from random weights"
+        )
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,72 @@
+"""The paper's table of a set of runs: rows, seeds, and the metrics of the last and the best epoch."""
+
+from __future__ import annotations
+
+__all__ = ["Row", "markdown", "rows"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vac_lightning.metrics import SUMMARY
+from vac_lightning.runs import Run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: runs of one name that differ by seed. metrics: name -> value per seed, in percent."""
+
+    name: str
+    epoch: str
+    chosen_on: str
+    metrics: dict[str, list[float]]
+
+    def cell(self, metric: str) -> str:
+        """The mean over seeds, with the standard deviation where there are several."""
+        values = np.array(self.metrics[metric], dtype=float)
+        if not np.isfinite(values).all():
+            return "n/a"
+        return f"{values.mean():.1f}" if len(values) == 1 else f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+
+
+def rows(runs: Sequence[Run], epoch: str = "best") -> list[Row]:
+    """One Row per row name, in the order of the runs; epoch is "best" or "last"."""
+    grouped: dict[str, list[dict]] = {}
+    for run in runs:
+        results = run.results()
+        grouped.setdefault(results["row"], []).append(results)
+    return [
+        Row(
+            name,
+            epoch,
+            ", ".join(sorted({results["metrics"]["best"]["chosen_on"] for results in group})),
+            {
+                metric: [_number(results["metrics"][epoch]["test"][metric]) for results in group]
+                for metric in SUMMARY
+            },
+        )
+        for name, group in grouped.items()
+    ]
+
+
+def markdown(table: Sequence[Row]) -> str:
+    """The table as GitHub Markdown, the best of each column in bold."""
+    best = {metric: max((row.cell(metric) for row in table), key=_leading, default="") for metric in SUMMARY}
+    lines = ["| row | seeds | " + " | ".join(SUMMARY) + " |", "|---|---:|" + "---:|" * len(SUMMARY)]
+    for row in table:
+        cells = [f"**{row.cell(m)}**" if row.cell(m) == best[m] else row.cell(m) for m in SUMMARY]
+        lines.append(f"| {_escaped(row.name)} | {len(row.metrics['mAP'])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _leading(cell: str) -> float:
+    return float(cell.split()[0]) if cell != "n/a" else float("-inf")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")

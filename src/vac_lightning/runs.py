@@ -1,0 +1,179 @@
+"""The run folder: what is in it, writing it atomically, finding and reading many."""
+
+from __future__ import annotations
+
+__all__ = [
+    "Run",
+    "config_difference",
+    "config_hash",
+    "find_runs",
+    "row_name",
+    "run_dir",
+    "versions",
+    "write_atomically",
+]
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+NOT_OF_THE_RESULT = ("run_dir", "runs_dir", "experiment", "row", "logger", "overwrite", "num_workers")
+"""Top-level words that change where a run lies or how it is watched, not what comes out of it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder: `.hydra/`, `results.json`, `predictions.npz`, `metrics.csv`, `checkpoints/`, `heatmaps/`.
+
+    results.json is written last and atomically, so a folder that has one is a finished run.
+    """
+
+    path: Path
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "results.json").is_file()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def heatmaps(self) -> Path:
+        return self.path / "heatmaps"
+
+    def results(self) -> dict[str, Any]:
+        """The contents of results.json. Raises FileNotFoundError for an unfinished run."""
+        return dict(json.loads((self.path / "results.json").read_text()))
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Write results.json whole or not at all; a NaN (a label without positives) becomes null."""
+        text = json.dumps(_without_nan(results), indent=2, allow_nan=False) + "\n"
+        write_atomically(self.path / "results.json", lambda file: file.write(text.encode()))
+
+    def predictions(self) -> dict[str, np.ndarray]:
+        """index (N,), logits (N, L) and targets (N, L) of the test split at the best epoch."""
+        with np.load(self.path / "predictions.npz", allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in ("index", "logits", "targets")}
+
+    def write_predictions(self, index: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> None:
+        """Write predictions.npz whole or not at all."""
+        arrays = {"index": index, "logits": logits, "targets": targets}
+        write_atomically(self.path / "predictions.npz", lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+
+    def history(self) -> dict[int, dict[str, float]]:
+        """Epoch -> the metrics logged in it, from metrics.csv; of a name logged more than once, the last value."""
+        epochs: dict[int, dict[str, float]] = {}
+        path = self.path / "metrics.csv"
+        rows = csv.DictReader(io.StringIO(path.read_text())) if path.is_file() else ()
+        for row in rows:
+            values = {name: float(value) for name, value in row.items() if value not in (None, "")}
+            epochs.setdefault(int(values.pop("epoch", 0)), {}).update(values)
+        return epochs
+
+
+def find_runs(paths: Iterable[Path | str]) -> list[Run]:
+    """All finished runs at or below the given folders, sorted by path.
+
+    Raises:
+        FileNotFoundError: a path that does not exist, or one without a finished run.
+    """
+    found: set[Path] = set()
+    for path in map(Path, paths):
+        below = {file.parent for file in path.rglob("results.json")}
+        if not below:
+            state = "has no finished run (no results.json) in or below it" if path.exists() else "does not exist"
+            raise FileNotFoundError(f"{path} {state}")
+        found |= below
+    return [Run(path) for path in sorted(found)]
+
+
+def row_name(backbone: str, transform: str, lambda_: float) -> str:
+    """A row's name as in the paper's Table 1: R50, R50+f (augmentation only), R50+ACf; another lambda than 1 is named."""
+    if transform == "none":
+        return backbone
+    if lambda_ == 0:
+        return f"{backbone}+{transform}"
+    suffix = "" if lambda_ == 1 else f"_lambda={lambda_:g}"
+    return f"{backbone}+AC{transform}{suffix}"
+
+
+def run_dir(runs_dir: str, experiment: str, row: str, seed: int) -> str:
+    """Where a run lies unless it is told otherwise: runs/<experiment>/<row>/seed=<n>, as an absolute path."""
+    return str(Path(runs_dir, experiment, row, f"seed={seed}").absolute())
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 (first 16 hex digits) of what determines a run's result."""
+    text = json.dumps(_of_the_result(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def config_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The words in which two configurations differ, as "recipe.lr: 0.1 -> 0.2"."""
+    before, after = _flat(_of_the_result(old)), _flat(_of_the_result(new))
+    return [
+        f"{word}: {before.get(word, '(not set)')} -> {after.get(word, '(not set)')}"
+        for word in sorted({*before, *after})
+        if before.get(word, _MISSING) != after.get(word, _MISSING)
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages a result depends on."""
+    names = ("vac_lightning", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "opencv-python-headless")
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file beside its place, flush it to the disk, and move it there in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+_MISSING = object()
+
+
+def _of_the_result(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {word: value for word, value in config.items() if word not in NOT_OF_THE_RESULT}
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {
+        name: leaf for word, child in value.items() for name, leaf in _flat(child, f"{prefix}.{word}".strip(".")).items()
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(child) for child in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,156 @@
+"""From a transform word ("none", "f", "fs", "tr", ...) to the views of a batch and the pairs that must agree."""
+
+from __future__ import annotations
+
+__all__ = ["Pair", "ViewPlan", "Views"]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from vac_lightning.losses import attention_consistency
+from vac_lightning.transforms import Compose, Scale, Size, Transform
+
+Sampler = Callable[[Generator, Size], Transform]
+IDENTITY = Compose()
+
+
+class Slot(NamedTuple):
+    """A run of views of one size: those at positions start to stop - 1 of that size's forward pass."""
+
+    size: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sets of views whose heatmaps must agree: transform(heatmaps of a) = heatmaps of b."""
+
+    name: str
+    a: Slot
+    b: Slot
+    transform: Transform
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """The views of one batch.
+
+    groups: image size in pixels -> the transforms of the views of that size; one group is one forward pass,
+        and its first view is the untransformed image.
+    pairs: what the consistency loss compares.
+    """
+
+    groups: Mapping[int, tuple[Transform, ...]]
+    pairs: tuple[Pair, ...]
+
+    def images(self, sources: Tensor | Sequence[Tensor]) -> dict[int, Tensor]:
+        """Float sources (B, 3, H, W), one or one per size -> size -> (V * B, 3, size, size), view by view.
+
+        A size that no source has is made from the largest source.
+        """
+        by_size = {source.shape[-1]: source for source in ([sources] if isinstance(sources, Tensor) else sources)}
+        largest = by_size[max(by_size)]
+        images = {}
+        for size, transforms in self.groups.items():
+            image = by_size[size] if size in by_size else Scale(size).image(largest)
+            views = [transform.image(image) for transform in transforms]
+            images[size] = views[0] if len(views) == 1 else torch.cat(views)
+        return images
+
+    def consistency(self, heatmaps: Mapping[int, Tensor], norm: str = "mse") -> dict[str, Tensor]:
+        """Heatmaps by size, (V * B, L, h, w) each -> the unweighted consistency loss of every pair by name."""
+        return {pair.name: self._compare(pair, heatmaps, norm) for pair in self.pairs}
+
+    def aligned(self, pair: Pair, heatmaps: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """The two heatmap sets of a pair, (n * B, L, h, w) each, the first one moved by the transform."""
+        return pair.transform.heatmap(self._select(pair.a, heatmaps)), self._select(pair.b, heatmaps)
+
+    def _compare(self, pair: Pair, heatmaps: Mapping[int, Tensor], norm: str) -> Tensor:
+        a, b = self.aligned(pair, heatmaps)
+        visible = pair.transform.visible((a.shape[-2], a.shape[-1]))
+        return attention_consistency(a, b, norm=norm, visible=None if visible.all() else visible)  # type: ignore[arg-type]
+
+    def _select(self, slot: Slot, heatmaps: Mapping[int, Tensor]) -> Tensor:
+        stacked = heatmaps[slot.size]
+        batch = len(stacked) // len(self.groups[slot.size])
+        return stacked[slot.start * batch : slot.stop * batch]
+
+
+class Views:
+    """A transform set: the letters of `transform`, composed.
+
+    "none" is the image alone. Letters of `letters` (t, r, f by default) compose into one transform, the first
+    letter first: two views, one pair. "s" shows every view at a second size too, and adds the pair "s". So "fs"
+    gives the four views and three pairs of the authors' code: flip at the large size, flip at the small size, and
+    scale, which compares all large views with all small ones.
+
+    Args:
+        transform: "none", or distinct letters out of `letters` and "s".
+        size: side of the large images in pixels; evaluation sees this size alone.
+        small_sizes: sides to draw the second size from, once a batch.
+        letters: letter -> sampler (generator, heatmap grid) -> transform, drawn once a batch and size.
+        weights: of the pairs at the large size, at the small size, and between the sizes.
+
+    Raises:
+        ValueError: for a letter that is unknown or given twice, or a size that does not fit.
+    """
+
+    def __init__(
+        self,
+        transform: str,
+        size: int,
+        small_sizes: Sequence[int],
+        letters: Mapping[str, Sampler],
+        weights: Mapping[str, float],
+    ) -> None:
+        allowed = {*letters, "s"}
+        chosen = "" if transform == "none" else transform
+        if not transform or set(chosen) - allowed or len(set(chosen)) < len(chosen):
+            raise ValueError(
+                f"transform={transform!r}: expected none, or distinct letters out of {', '.join(sorted(allowed))}, such as fs"
+            )
+        if "s" in chosen and (not small_sizes or not all(0 < small < size for small in small_sizes)):
+            raise ValueError(f"small_sizes={list(small_sizes)}: expected one or more sizes above 0 and below {size} pixels")
+        self.transform = transform
+        self.size = size
+        self.small_sizes = tuple(small_sizes) if "s" in chosen else ()
+        self._samplers = tuple(letters[letter] for letter in chosen if letter != "s")
+        self._moves = chosen.replace("s", "")
+        self._weights = dict(weights)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """All image sizes that may be shown, in pixels, largest first."""
+        return (self.size, *sorted(self.small_sizes, reverse=True))
+
+    def plan(self, generator: Generator, grid: Callable[[int], Size]) -> ViewPlan:
+        """Draw the views of one batch; `grid` tells the heatmap grid (h, w) of an image size."""
+        shown = [self.size]
+        if self.small_sizes:
+            shown.append(self.small_sizes[int(torch.randint(len(self.small_sizes), (), generator=generator))])
+        moves = {size: self._draw(generator, grid(size)) for size in shown}
+        groups = {size: (IDENTITY, *moves[size]) for size in shown}
+        pairs = []
+        if self._moves:
+            for size, place in zip(shown, ("large", "small"), strict=False):
+                name = f"{self._moves}_{place}" if self.small_sizes else self._moves
+                pairs.append(Pair(name, Slot(size, 0, 1), Slot(size, 1, 2), moves[size][0], self._weights[place]))
+        if self.small_sizes:
+            large, small = shown
+            # Moved views can be compared across sizes only where both sizes were moved alike, which a shift by
+            # whole cells of two different grids is not.
+            stop = len(groups[large]) if moves[large] == moves[small] else 1
+            pairs.append(Pair("s", Slot(large, 0, stop), Slot(small, 0, stop), Scale(small), self._weights["scale"]))
+        return ViewPlan(groups, tuple(pairs))
+
+    def _draw(self, generator: Generator, grid: Size) -> tuple[Transform, ...]:
+        drawn = tuple(sampler(generator, grid) for sampler in self._samplers)
+        if not drawn:
+            return ()
+        return (drawn[0] if len(drawn) == 1 else Compose(drawn),)
