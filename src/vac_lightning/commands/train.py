@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from vac_lightning.commands.assembly import DataModule, VACTask
 
 log = logging.getLogger(__name__)
+
+_NOT_NEWS = (
+    "Experiment logs directory .* exists and is not empty",  # the run folder holds more than Lightning's logs
+    "The number of training batches .* is smaller than the logging interval",
+    "The '.*' does not have many workers",  # num_workers is a word of ours
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+)
 
 
 def main() -> int:
@@ -58,6 +66,8 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
     from vac_lightning.callbacks import PredictionWriter, Throughput
     from vac_lightning.commands import assembly
 
+    for message in _NOT_NEWS:
+        warnings.filterwarnings("ignore", message)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     with app.usage():
         data = assembly.datamodule(config, assembly.views(config).sizes)
