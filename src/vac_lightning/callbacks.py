@@ -48,7 +48,10 @@ class Throughput(pl.Callback):
 
 
 class PredictionWriter(pl.Callback):
-    """Writes predictions.npz after testing: index, logits and targets of the test split, in its order."""
+    """Writes predictions.npz after testing: index, logits and targets of the test split, in its order.
+
+    To W&B it sends the AP of every label as a table.
+    """
 
     def __init__(self, run_dir: Path | str) -> None:
         self.run = Run(Path(run_dir))
@@ -59,6 +62,13 @@ class PredictionWriter(pl.Callback):
             index, logits, targets = pl_module.test_evaluation.predictions()
         if trainer.is_global_zero:
             self.run.write_predictions(index, logits, targets)
+            rows = [
+                [label, int((targets[:, j] == 1).sum()), float(trainer.callback_metrics[f"test/AP/{label}"])]
+                for j, label in enumerate(pl_module.labels)
+            ]
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_table("test/AP_by_label", columns=["label", "positives", "AP"], data=rows)
 
 
 class HeatmapPanels(pl.Callback):
@@ -90,7 +100,7 @@ class HeatmapPanels(pl.Callback):
         if not trainer.is_global_zero or trainer.sanity_checking or not (due or last):
             return
         assert isinstance(pl_module, VACTask)
-        batch, label = self._chosen(trainer.val_dataloaders.dataset, pl_module.device)
+        batch, label = self._chosen(_dataset(trainer.val_dataloaders), pl_module.device)
         plan = pl_module.plan(epoch=0, batch=0)
         if not plan.pairs:
             return
@@ -119,7 +129,7 @@ class HeatmapPanels(pl.Callback):
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, VACTask)
-        batch, label = self._chosen(trainer.test_dataloaders.dataset, pl_module.device)
+        batch, label = self._chosen(_dataset(trainer.test_dataloaders), pl_module.device)
         source = Scale(pl_module.views.size).image(pl_module.normalise(_largest(batch)))
         views = {"original": source, "flipped": Flip().image(source), "scaled": Scale(self.small_size).image(source)}
         arrays = {"index": batch.index.cpu().numpy(), "label": label.numpy(), "names": np.array(pl_module.labels)}
@@ -132,7 +142,9 @@ class HeatmapPanels(pl.Callback):
     def _chosen(self, dataset: Dataset, device: torch.device) -> tuple[Batch, Tensor]:
         """The samples to show as a batch on the device, and the label (n,) to show of each."""
         present = np.flatnonzero((dataset.targets == 1).any(0))
-        label = present[np.unique(np.linspace(0, len(present) - 1, min(self.samples, len(present))).round().astype(int))]
+        label = present[
+            np.unique(np.linspace(0, len(present) - 1, min(self.samples, len(present))).round().astype(int))
+        ]
         first = [int(np.argmax(dataset.targets[:, j] == 1)) for j in label]
         batch = collate([dataset[i] for i in first])
         images = _largest(batch).to(device)
@@ -147,3 +159,7 @@ class HeatmapPanels(pl.Callback):
 
 def _largest(batch: Batch) -> Tensor:
     return batch.images if isinstance(batch.images, Tensor) else batch.images[0]
+
+
+def _dataset(loader: Any) -> Dataset:
+    return loader.dataset

@@ -17,7 +17,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 log = logging.getLogger(__name__)
 
 
-def wandb(save_dir: Path, name: str, group: str, config: dict[str, Any], project: str, entity: str | None = None) -> WandbLogger:
+def wandb(
+    save_dir: Path, name: str, group: str, hyperparameters: dict[str, Any], project: str, entity: str | None = None
+) -> WandbLogger:
     """A W&B logger that never prompts and never stops a run.
 
     Online when logged in and the server answers; else offline under save_dir/wandb, to be sent later with
@@ -27,15 +29,14 @@ def wandb(save_dir: Path, name: str, group: str, config: dict[str, Any], project
     import wandb as client
 
     mode = os.environ.get("WANDB_MODE") or _mode()
-    settings = client.Settings(init_timeout=30, x_disable_stats=False)
     options: dict[str, Any] = {
         "project": project,
         "entity": entity,
         "name": name,
         "group": group,
         "save_dir": save_dir,
-        "config": config,
-        "settings": settings,
+        "config": hyperparameters,
+        "settings": client.Settings(init_timeout=30),
     }
     logger = WandbLogger(mode=mode, offline=mode == "offline", **options)
     try:
@@ -50,7 +51,7 @@ def wandb(save_dir: Path, name: str, group: str, config: dict[str, Any], project
     return logger
 
 
-def tensorboard(save_dir: Path, name: str, group: str, config: dict[str, Any]) -> TensorBoardLogger:
+def tensorboard(save_dir: Path, name: str, group: str, hyperparameters: dict[str, Any]) -> TensorBoardLogger:
     """A TensorBoard logger in save_dir/tensorboard. Needs the extra "tensorboard"."""
     try:
         return TensorBoardLogger(save_dir, name="tensorboard", version="")

@@ -98,7 +98,7 @@ def find_runs(paths: Iterable[Path | str]) -> list[Run]:
 
 
 def row_name(backbone: str, transform: str, lambda_: float) -> str:
-    """A row's name as in the paper's Table 1: R50, R50+f (augmentation only), R50+ACf; another lambda than 1 is named."""
+    """A row's name as in the paper's Table 1: R50, R50+f (augmentation only), R50+ACf; lambda is named unless 1."""
     if transform == "none":
         return backbone
     if lambda_ == 0:
@@ -130,7 +130,15 @@ def config_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[st
 
 def versions() -> dict[str, str]:
     """Versions of the packages a result depends on."""
-    names = ("vac_lightning", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "opencv-python-headless")
+    names = (
+        "vac_lightning",
+        "torch",
+        "torchvision",
+        "pytorch-lightning",
+        "torchmetrics",
+        "numpy",
+        "opencv-python-headless",
+    )
     found = {}
     for name in names:
         try:
@@ -165,7 +173,9 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {prefix: value}
     return {
-        name: leaf for word, child in value.items() for name, leaf in _flat(child, f"{prefix}.{word}".strip(".")).items()
+        name: leaf
+        for word, child in value.items()
+        for name, leaf in _flat(child, f"{prefix}.{word}".strip(".")).items()
     }
 
 

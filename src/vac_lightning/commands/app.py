@@ -7,9 +7,11 @@ __all__ = ["UsageError", "main", "positional", "usage"]
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,8 @@ class Experiments(SearchPathPlugin):
 def main(command: str, task: Callable[[DictConfig], Any]) -> int:
     """Compose the configuration of `command` from sys.argv, check it, and run `task` on it, once or as a sweep.
 
-    Returns the exit code: 0, or 2 with one line on standard error for words or data that cannot be used.
+    Returns the exit code: 0; 2 with one line on standard error for words or data that cannot be used; 1 after a
+    traceback. A job of a sweep that fails is reported and the next one starts.
     """
     # Hydra otherwise prints and exits by itself, with several lines and code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -50,16 +53,26 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
     OmegaConf.register_new_resolver("vac.row", row_name, replace=True)
     OmegaConf.register_new_resolver("vac.run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("vac.noun", lambda target: target.rpartition(".")[2], replace=True)
+    failures: list[int] = []
+
+    @wraps(task)
+    def job(config: DictConfig) -> Any:
+        # A job that fails must not stop the sweep, nor have Hydra print its own lines about it.
+        try:
+            return task(config)
+        except Exception as error:
+            failures.append(_report(command, error))
+            return None
+
     try:
         _check_overrides(command, sys.argv[1:])
-        hydra.main(version_base="1.3", config_path=str(_shipped("conf")), config_name=command)(task)()
-    except (HydraException, OmegaConfBaseException, UsageError) as error:
-        print(f"vac {command}: {_one_line(error)}", file=sys.stderr)
-        return 2
+        hydra.main(version_base="1.3", config_path=str(_shipped("conf")), config_name=command)(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        failures.append(_report(command, error))
     except KeyboardInterrupt:
         print(f"vac {command}: stopped", file=sys.stderr)
         return 130
-    return 0
+    return min(failures, default=0)
 
 
 @contextmanager
@@ -113,6 +126,15 @@ def _check_overrides(command: str, arguments: Sequence[str]) -> None:
         for place, choices in values.items():
             for choice in choices[1:]:
                 check(hydra.compose(command, [choice if i == place else w for i, w in zip(kept, fixed, strict=True)]))
+
+
+def _report(command: str, error: Exception) -> int:
+    """Print an error, in one line where its cause is the user's to mend, and return the exit code."""
+    if isinstance(error, HydraException | OmegaConfBaseException | UsageError):
+        print(f"vac {command}: {_one_line(error)}", file=sys.stderr)
+        return 2
+    traceback.print_exception(error)
+    return 1
 
 
 def _one_line(error: Exception) -> str:

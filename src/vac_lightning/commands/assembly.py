@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["datamodule", "load_task", "run_config", "task", "views"]
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,12 +38,10 @@ def datamodule(config: DictConfig, sizes: Sequence[int]) -> DataModule:
 
 def task(config: DictConfig, labels: Sequence[str], positive_ratio: Tensor, pretrained: bool = True) -> VACTask:
     """The task; `pretrained` off where a checkpoint's weights follow and none need be fetched."""
-    backbone = OmegaConf.merge(config.backbone)
-    if not pretrained:
-        for word, off in (("weights", None), ("pretrained", False)):
-            if word in backbone:
-                backbone[word] = off
-    network = CAMNetwork(instantiate(backbone, _convert_="all"), len(labels), detach=config.detach)
+    untrained = {"weights": None, "pretrained": False}
+    changes = {} if pretrained else {word: off for word, off in untrained.items() if word in config.backbone}
+    backbone = instantiate(config.backbone, **changes, _convert_="all")
+    network = CAMNetwork(backbone, len(labels), detach=config.detach)
     return VACTask(
         network,
         views(config),
@@ -90,8 +87,3 @@ def load_task(run: Run, config: DictConfig, checkpoint: str = "best") -> VACTask
     loaded = task(config, labels, torch.zeros(len(labels)), pretrained=False)
     loaded.load_state_dict(state["state_dict"])
     return loaded
-
-
-def run_folder(path: str) -> Run:
-    """The run at a path given on the command line."""
-    return Run(Path(path))

@@ -5,10 +5,12 @@ from __future__ import annotations
 __all__ = ["evaluate", "main"]
 
 import sys
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from vac_lightning.commands import app
+from vac_lightning.runs import Run
 
 
 def main() -> int:
@@ -25,7 +27,7 @@ def evaluate(config: DictConfig) -> None:
     from vac_lightning.metrics import SUMMARY, MultilabelEvaluation
 
     with app.usage():
-        run = assembly.run_folder(config.run)
+        run = Run(Path(config.run))
         trained = assembly.run_config(run)
         if config.data.root is not None:
             trained.data.root = config.data.root

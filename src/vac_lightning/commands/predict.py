@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vac_lightning.commands import app
+from vac_lightning.runs import Run
 
 
 def main() -> int:
@@ -31,8 +32,11 @@ def predict(config: DictConfig) -> None:
     with app.usage():
         if not config.photos:
             raise ValueError("no photograph given: vac predict PHOTO... run=RUN")
+        for path in config.photos:
+            if not Path(path).is_file():
+                raise ValueError(f"{path}: no such photograph; give paths of image files")
         photos = [(Path(path), read_photo(Path(path), None)) for path in config.photos]
-        run = assembly.run_folder(config.run)
+        run = Run(Path(config.run))
         task = assembly.load_task(run, assembly.run_config(run), config.checkpoint).eval()
     console = Console()
     side = task.views.size
@@ -52,7 +56,9 @@ def predict(config: DictConfig) -> None:
             name += "_"
         taken.add(name)
         target = Path(config.out) / f"{name}.png"
-        captions = [f"{task.labels[j]} {score:.2f}" for score, j in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
+        captions = [
+            f"{task.labels[j]} {score:.2f}" for score, j in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        ]
         overlays(target, np.array(photo), output.heatmaps[0, top.indices].float().numpy(), captions)
         console.print(f"overlays: {target}")
 

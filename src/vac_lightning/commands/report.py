@@ -36,7 +36,9 @@ def report(config: DictConfig) -> None:
     text = ""
     for epoch in ("best", "last"):
         rows = table.rows(runs, epoch)
-        title = f"test metrics in percent, {epoch} epoch" + (f" (chosen on {rows[0].chosen_on})" if epoch == "best" else "")
+        title = f"test metrics in percent, {epoch} epoch" + (
+            f" (chosen on {rows[0].chosen_on})" if epoch == "best" else ""
+        )
         shown = Table(title=title)
         shown.add_column("row", no_wrap=True)
         for name in SUMMARY:

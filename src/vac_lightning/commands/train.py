@@ -54,7 +54,7 @@ def train(config: DictConfig) -> float | None:
     if leader:
         _clear(run)
         _write_hydra_folder(run, config)
-    with _own_process_arguments(run):
+    with _own_process_arguments(run), _wandb_closed():
         return _fit_and_test(run, config, plain)
 
 
@@ -66,8 +66,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
     from vac_lightning.callbacks import PredictionWriter, Throughput
     from vac_lightning.commands import assembly
 
-    for message in _NOT_NEWS:
-        warnings.filterwarnings("ignore", message)
+    _quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     with app.usage():
         data = assembly.datamodule(config, assembly.views(config).sizes)
@@ -82,7 +81,13 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
         )
         data.trainer = trainer
         data.train_dataloader()
-    log.info("%s: %d samples, %d labels, %s", run.path, len(data.split("train")), len(data.labels), trainer.accelerator.__class__.__name__)
+    log.info(
+        "%s: %d samples, %d labels, %s",
+        run.path,
+        len(data.split("train")),
+        len(data.labels),
+        trainer.accelerator.__class__.__name__,
+    )
     started = time.time()
     trainer.fit(task, datamodule=data)
     seconds = time.time() - started
@@ -106,14 +111,27 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
                 "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
             }
         )
-        log.info("%s: test mAP %.1f (epoch %d, chosen on %s)", config.row, metrics["best"]["test"]["mAP"], metrics["best"]["epoch"], metrics["best"]["chosen_on"])
+        log.info(
+            "%s: test mAP %.1f (epoch %d, chosen on %s)",
+            config.row,
+            metrics["best"]["test"]["mAP"],
+            metrics["best"]["epoch"],
+            metrics["best"]["chosen_on"],
+        )
     for logger in trainer.loggers:
         logger.finalize("success")
-    _finish_wandb()
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return float(metrics["best"]["test"]["mAP"])
+
+
+def _quieten() -> None:
+    """Keep the terminal to what a run has to say: no tips, and no warning about what is meant."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _NOT_NEWS:
+        warnings.filterwarnings("ignore", message)
 
 
 def _test_epochs(
@@ -129,8 +147,14 @@ def _test_epochs(
         path = run.checkpoints / f"{name}.ckpt"
         epoch = int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
         trainer.test(task, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
-        tested = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
-        validated = {key.removeprefix("val/"): value for key, value in history.get(epoch, {}).items() if key.startswith("val/")}
+        tested = {
+            key.removeprefix("test/"): float(value)
+            for key, value in trainer.callback_metrics.items()
+            if key.startswith("test/")
+        }
+        validated = {
+            key.removeprefix("val/"): value for key, value in history.get(epoch, {}).items() if key.startswith("val/")
+        }
         metrics[name] = {"epoch": epoch, "val": validated, "test": tested}
     metrics["best"]["chosen_on"] = f"val/mAP of split {split!r}"
     return metrics
@@ -196,23 +220,23 @@ def _loggers(run: Run, config: DictConfig, plain: dict[str, Any]) -> list[Any]:
 
     loggers: list[Any] = [CSVLogger(run.path, name="", version="")]
     if config.logger is not None:
-        loggers.append(
-            instantiate(
-                config.logger,
-                save_dir=run.path,
-                name=f"{config.row}/seed={config.seed}",
-                group=config.experiment,
-                config=plain,
-                _convert_="all",
-            )
-        )
+        make = instantiate(config.logger, _convert_="all")
+        name = f"{config.row}/seed={config.seed}"
+        loggers.append(make(save_dir=run.path, name=name, group=config.experiment, hyperparameters=plain))
     return loggers
 
 
-def _finish_wandb() -> None:
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish()
+@contextlib.contextmanager
+def _wandb_closed() -> Iterator[None]:
+    """Close W&B's run, as crashed where one did, so that the next job of a sweep gets a run of its own."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish(exit_code=int(failed))
 
 
 def _device(trainer: pl.Trainer) -> str:
@@ -220,7 +244,11 @@ def _device(trainer: pl.Trainer) -> str:
 
     import torch
 
-    name = torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name()
+        if trainer.strategy.root_device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     return f"{trainer.world_size} x {trainer.strategy.root_device.type} ({name})"
 
 

@@ -77,7 +77,7 @@ def figure5(runs: Sequence[Run], path: Path, labels: Sequence[str] | None = None
         raise ValueError(f"labels={list(labels or ())}: the runs show heatmaps of {', '.join(shown)}")
     views = ("flipped", "original", "scaled")
     figure = Figure(figsize=(1.75 * 3 * len(runs) + 0.4, 1.95 * len(lines) + 0.7), layout="constrained")
-    blocks = np.atleast_1d(figure.subfigures(1, len(runs), wspace=0.03))
+    blocks = figure.subfigures(1, len(runs), wspace=0.03, squeeze=False)[0]
     for block, run, data in zip(blocks, runs, arrays, strict=True):
         block.suptitle(_plain(run.results()["row"]), fontsize=12, fontweight="bold")
         grid = block.subplots(len(lines), len(views), squeeze=False)

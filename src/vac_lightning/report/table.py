@@ -41,10 +41,7 @@ def rows(runs: Sequence[Run], epoch: str = "best") -> list[Row]:
             name,
             epoch,
             ", ".join(sorted({results["metrics"]["best"]["chosen_on"] for results in group})),
-            {
-                metric: [_number(results["metrics"][epoch]["test"][metric]) for results in group]
-                for metric in SUMMARY
-            },
+            {metric: [_number(results["metrics"][epoch]["test"][metric]) for results in group] for metric in SUMMARY},
         )
         for name, group in grouped.items()
     ]

@@ -1,0 +1,52 @@
+# Everything sets itself up in .venv; nothing needs to be exported. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+export NO_ALBUMENTATIONS_UPDATE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint bench constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## install the exact pinned versions into .venv
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed and $(PYTHON) is $$($(PYTHON) --version 2>&1); say make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "no virtual environment could be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "installing pinned versions into $(VENV), some minutes the first time"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## train three rows on the embedded data, print their table, draw their Figure 5 (under 10 minutes on 2 cores)
+	$(BIN)/vac train -m '+demo=glob(*)'
+	$(BIN)/vac report runs/demo rows=[Tiny+f,Tiny+ACf]
+
+test: $(READY) lint ## lint and every test (under 15 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+test-fast: $(READY) ## the tests to run while editing (under 90 seconds)
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY) ## ruff, mypy, and the walls between modules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(READY) ## speed and memory against named rivals
+	$(BIN)/python benchmarks/step.py
+
+constraints: $(READY) ## pin today's versions anew in constraints.txt
+	$(BIN)/uv pip compile --universal --python-version 3.10 --all-extras --no-annotate --no-header --no-emit-index-url \
+	  --upgrade --quiet pyproject.toml --output-file constraints.txt
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

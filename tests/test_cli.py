@@ -1,0 +1,140 @@
+"""The words on the command line: what is refused, in one line, and what a help text costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import pytest
+from conftest import ROOT, Vac
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from vac_lightning import cli
+from vac_lightning.commands.words import check
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("train lamda=1", ["'lamda'", "did you mean lambda?"]),
+        ("train trainer.max_epoch=3", ["trainer.max_epoch", "did you mean trainer.max_epochs?"]),
+        ("train modell=x", ["'modell'", "backbone"]),
+        ("train backbone=r5", ["backbone=r5", "r101, r18, r50, timm, tiny"]),
+        ("train recipe=papr", ["recipe=papr", "paper_coco, paper_wider"]),
+        ("train loss=x", ["loss=x", "weighted_bce"]),
+        ("train lambda=-1", ["lambda=-1", "at least 0"]),
+        ("train lambda=much", ["lambda=much", "a number"]),
+        ("train lambda=nan", ["lambda=nan", "a number"]),
+        ("train transform=q", ["transform=q", "f, r, s, t"]),
+        ("train transform=ff", ["transform=ff", "distinct"]),
+        ("train batch_size=0", ["batch_size=0", "at least 1"]),
+        ("train batch_size=1.5", ["batch_size=1.5", "whole number"]),
+        ("train seed=-1", ["seed=-1", "at least 0"]),
+        ("train norm=l3", ["norm=l3", "mse", "l2"]),
+        ("train protocol=mine", ["protocol=mine", "vac"]),
+        ("train trainer.max_epochs=0", ["trainer.max_epochs=0", "at least 1"]),
+        ("train lambda", ["lambda", "EQUAL"]),
+        ("train -m transform=f,q lambda=0,1", ["transform=q"]),
+        ("train -m lambda=0,1 batch_size=8,0", ["batch_size=0"]),
+        ("train -m backbone=tiny,r5", ["backbone=r5"]),
+        ("train data=coco data.root=/nowhere", ["/nowhere", "data.root=", "cocodataset.org"]),
+        ("train data=wider data.root=/nowhere", ["/nowhere", "data.root=", "WIDERAttribute"]),
+        ("train backbone=r18 backbone.weights=/no.pth", ["/no.pth", "IMAGENET1K_V1", "null"]),
+        ("train data.difficulty=4", ["difficulty=4"]),
+        ("train trainer.precision=17", ["17", "bf16-mixed"]),
+        ("evaluate", ["run=..."]),
+        ("evaluate run=/nowhere", ["/nowhere", "not a run folder"]),
+        ("evaluate run=/nowhere split=half", ["split=half", "train, val or test"]),
+        ("predict", ["no photograph"]),
+        ("predict no.jpg", ["no.jpg"]),
+        ("report", ["no runs given"]),
+        ("report /nowhere", ["/nowhere", "does not exist"]),
+        ("fly", ["'fly'", "train, evaluate, predict, report"]),
+    ],
+)
+def test_words_that_cannot_be_used_get_one_line_and_code_2(
+    vac: Vac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, named: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = vac(*arguments.split(), *(["logger=csv"] if arguments.startswith("train") else []))
+    assert outcome.code == 2
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1, outcome.err
+    assert lines[0].startswith("vac")
+    assert all(text in lines[0] for text in named), lines[0]
+
+
+def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from vac_lightning.cli import main; sys.argv = ['vac', '--help']; code = main();"
+        "heavy = {'torch', 'hydra', 'pytorch_lightning', 'numpy', 'wandb'} & set(sys.modules); sys.exit(code or len(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(f"  {command} " in done.stdout for command in cli.COMMANDS)
+
+
+def test_composing_imports_no_torch() -> None:
+    program = (
+        "import sys; from vac_lightning.cli import main; sys.argv = ['vac', 'train', '--cfg', 'job'];"
+        "code = main(); sys.exit(code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "backbone_name: Tiny" in done.stdout
+
+
+def _choices() -> list[str]:
+    groups = [path for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"]
+    return sorted(f"{group.name}={file.stem}" for group in groups for file in group.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("choice", _choices())
+def test_every_choice_composes_and_its_objects_can_be_made(vac: Vac, choice: str) -> None:
+    vac("train", "--cfg", "job")  # registers the resolvers
+    extra = ["backbone.name=resnet18", "backbone.pretrained=false"] if choice == "backbone=timm" else []
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = hydra.compose("train", [choice, *extra])
+    check(config)
+    assert OmegaConf.to_container(config, resolve=True)
+    for word in ("views", "loss", "optimizer", "scheduler", "data", "augmentation"):
+        made = instantiate(config[word], _convert_="all")
+        assert callable(made) or word in ("views",) or made is None
+    if choice.startswith("backbone=") and choice != "backbone=r101":
+        weights = {"weights": None} if "weights" in config.backbone else {}
+        assert instantiate(config.backbone, **weights).channels in (256, 512, 2048)
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("data=wider", (224, [192], 16, 12, 1.0, 0.5, 3, False, "R50")),
+        ("data=coco", (288, [256], 24, 14, 0.6, 0.1, 6, True, "R50")),
+        ("recipe=paper_wider", (224, [192], 16, 12, 1.0, 0.5, 3, False, "Tiny")),
+    ],
+)
+def test_the_papers_settings_come_with_the_data_set(choice: str, expected: tuple) -> None:
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        c = hydra.compose("train", [choice])
+    assert expected == (
+        c.image_size,
+        c.small_sizes,
+        c.batch_size,
+        c.trainer.max_epochs,
+        c.pair_weights.large,
+        c.scheduler.gamma,
+        c.scheduler.step_size,
+        c.drop_last,
+        c.backbone_name,
+    )
+    assert (c.optimizer.lr, c.optimizer.momentum, c.optimizer.weight_decay) == (1e-3, 0.9, 5e-4)
+
+
+def test_a_word_on_the_command_line_wins_over_what_a_data_set_brings() -> None:
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        c = hydra.compose("train", ["data=coco", "recipe=modern", "backbone=r18", "batch_size=7"])
+    assert (c.backbone_name, c.batch_size, c.trainer.precision) == ("R18", 7, "bf16-mixed")
+    assert "ema" in c.callbacks
