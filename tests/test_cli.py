@@ -13,7 +13,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from vac_lightning import cli
+from vac_lightning.commands import words
 from vac_lightning.commands.words import check
+from vac_lightning.metrics import PROTOCOLS
 
 
 @pytest.mark.parametrize(
@@ -138,3 +140,7 @@ def test_a_word_on_the_command_line_wins_over_what_a_data_set_brings() -> None:
         c = hydra.compose("train", ["data=coco", "recipe=modern", "backbone=r18", "batch_size=7"])
     assert (c.backbone_name, c.batch_size, c.trainer.precision) == ("R18", 7, "bf16-mixed")
     assert "ema" in c.callbacks
+
+
+def test_the_protocols_offered_are_those_the_metrics_know() -> None:
+    assert words.PROTOCOLS == PROTOCOLS

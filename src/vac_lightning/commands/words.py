@@ -11,6 +11,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 
+PROTOCOLS = ("vac",)
+"""metrics.PROTOCOLS, which cannot be asked without importing torch."""
+
+
 def check(config: DictConfig) -> None:
     """Check every word that has a range, and that all interpolations resolve.
 
@@ -49,7 +53,7 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "norm": ("mse (authors' code) or l2 (the paper's formula)", lambda value: value in ("mse", "l2")),
     "optimizer.lr": ("a number of at least 0", _number),
     "trainer.max_epochs": ("a whole number of at least 1", _whole(1)),
-    "protocol": ("vac", lambda value: value == "vac"),
+    "protocol": (", ".join(PROTOCOLS), lambda value: value in PROTOCOLS),
     "top_k": ("a whole number of at least 1, or null", lambda value: value is None or _whole(1)(value)),
     "split": ("train, val or test", lambda value: value in ("train", "val", "test")),
     "checkpoint": ("best or last", lambda value: value in ("best", "last")),

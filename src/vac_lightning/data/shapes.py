@@ -34,7 +34,7 @@ def shapes(
     sizes: source sizes in pixels; scenes are drawn at the largest.
     scenes: role -> number of scenes N.
     difficulty: 0 (vivid colours, bold textures, little clutter) to 1; the targets do not depend on it.
-    objects: fewest and most objects in a scene.
+    objects: fewest and most objects in a scene; of many, some may find no room and are left out, labels and all.
 
     Raises:
         DataError: an argument is out of range.
@@ -136,15 +136,15 @@ class Shapes:
 
 _STREAMS = {"train": 0, "val": 1, "test": 2}
 _SMALLEST = 32  # pixels: textures of smaller scenes fall through the pixel grid
-_MOST = 6  # objects that find room
+_MOST = 6  # objects: more would seldom find room
 _MEMORY = 256 << 20  # bytes of drawn scenes kept
 _UNIT = 4096  # lengths are in 1/4096 of the side, angles in 1/4096 of a turn, draws in 1/4096 of their range
-_RADIUS = (700, 920)
+_RADIUS = (700, 920)  # of objects
 _TRIES = 64  # places tried for an object
-_CLEARANCE = 205  # in 1/256 of the sum of two radii: corners may overlap, centres stay visible
+_CLEARANCE = 205  # in 1/256 of the sum of two radii: objects may overlap a little, none hides another
 _FRACTION = 4  # fractional bits of a vertex in pixels
-_RIM = (24, 24, 24)  # around objects and clutter alike, or it would tell them apart
-_HUES = {"red": 0, "orange": 122, "yellow": 244, "green": 430, "blue": 1000, "purple": 1170}  # of 1536 a turn
+_RIM = (24, 24, 24)  # around objects and clutter alike: a rim that only objects had would give their colours away
+_HUES = {"red": 0, "orange": 122, "yellow": 244, "green": 372, "blue": 1010, "purple": 1140}  # of 1536 a turn
 
 _Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
@@ -184,31 +184,30 @@ def _paint(items: Sequence[_Item], rng: Generator, size: int, hard: int) -> tupl
 
     hard: the difficulty in 1/256. Only the last draws depend on the size, so a scene looks alike at all sizes.
     """
-    owner = np.full((size, size), -1, np.int8)
+    owner, textures = np.full((size, size), -1, np.int8), Shapes.groups["texture"]
     ground = rng.integers(90, 210, (6, 6, 1)) + rng.integers(-40, 41, (6, 6, 3))
     grain = _spread(rng.integers(0, 256, (40, 40), np.uint8), size)
-    light = _spread(rng.integers(255 - (hard * 240 >> 8), 256, (3, 3, 3)).astype(np.uint8), size)
-    strokes = rng.integers(0, _UNIT, (1 + (hard * int(rng.integers(2, 5)) >> 8), 11)).tolist()
+    light = _spread(rng.integers(255 - (hard * 220 >> 8), 256, (3, 3, 3)).astype(np.uint8), size)
+    strokes = rng.integers(0, _UNIT, (1 + (hard * int(rng.integers(2, 5)) >> 8), 9)).tolist()
+    kinds = rng.integers(0, (len(_HUES), len(textures)), (1 + len(strokes), 2)).tolist()
     looks = rng.integers(0, _UNIT, (1 + len(strokes) + len(items), 8)).tolist()
+    things = [
+        (*_bend(stroke, size), tuple(_HUES)[c], textures[t]) for stroke, (c, t) in zip(strokes, kinds, strict=False)
+    ]
+    things += [(_outline(item, size), 0, item.colour, item.texture) for item in items]
 
-    whole = (0, 0, size, size)
-    texture = Shapes.groups["texture"][looks[0][0] % 5]
-    shade = _shade(texture, whole, size, grain, looks[0])
+    shade = _shade(textures[kinds[-1][1]], (0, 0, size, size), size, grain, looks[-1])
     image = (_spread(ground.astype(np.uint8), size) * (1024 - shade)[..., None] >> 10).astype(np.uint8)
     rim = max(1, size // 64)
-    for stroke, look in zip(strokes, looks[1:], strict=False):
-        points, width = _bend(stroke, size)
-        cv2.polylines(image, [points], False, _RIM, width + 2 * rim, cv2.LINE_AA, _FRACTION)
-        mask, box = _cover([points], size, width)
-        colour, texture = tuple(_HUES)[stroke[9] % 6], Shapes.groups["texture"][stroke[10] % 5]
-        _lay(image, _fill(colour, texture, box, size, grain, look, hard), mask, box)
-    for number, (item, look) in enumerate(zip(items, looks[1 + len(strokes) :], strict=True)):
-        outline = _outline(item, size)
-        mask, box = _cover(outline, size)
-        _lay(image, _fill(item.colour, item.texture, box, size, grain, look, hard), mask, box)
-        cv2.polylines(image, outline, True, _RIM, rim, cv2.LINE_AA, _FRACTION)
+    for number, ((outline, width, colour, texture), look) in enumerate(zip(things, looks, strict=False), -len(strokes)):
+        if width:
+            cv2.polylines(image, outline, False, _RIM, width + 2 * rim, cv2.LINE_AA, _FRACTION)
+        mask, box = _cover(outline, size, width)
         left, top, right, bottom = box
-        owner[top:bottom, left:right][mask >= 128] = number
+        _lay(image[top:bottom, left:right], _fill(colour, texture, box, size, grain, look, hard), mask)
+        if not width:
+            cv2.polylines(image, outline, True, _RIM, rim, cv2.LINE_AA, _FRACTION)
+            owner[top:bottom, left:right][mask >= 128] = number
 
     noise = rng.integers(0, 256, image.shape, np.uint8) * np.uint16(6 + (hard * 48 >> 8)) >> 8
     return np.minimum((image * light.astype(np.uint16) >> 8) + noise, 255).astype(np.uint8), owner
@@ -224,11 +223,11 @@ def _spread(grid: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(grid, (size, size), interpolation=cv2.INTER_LINEAR_EXACT), np.uint8)
 
 
-def _bend(stroke: Sequence[int], size: int) -> tuple[NDArray[np.int32], int]:
-    """A bent stroke: its 4 vertices, int32 (4, 2) in 1/16 pixel, and its width in pixels."""
+def _bend(stroke: Sequence[int], size: int) -> tuple[list[NDArray[np.int32]], int]:
+    """A bent stroke of clutter: 4 vertices, int32 (4, 2) in 1/16 pixel, and its width in pixels."""
     points = np.array(stroke[:8], np.int32).reshape(4, 2)
     points[1:] = points[0] + (points[1:] - points[0]) // 2
-    return (points * size << _FRACTION) >> 12, max(2, _between(30, 94, stroke[8]) * size // 1000)
+    return [(points * size << _FRACTION) >> 12], max(2, _between(60, 150, stroke[8]) * size // 1000)
 
 
 def _outline(item: _Item, size: int) -> list[NDArray[np.int32]]:
@@ -263,13 +262,13 @@ def _fill(
     colour: str, texture: str, box: _Box, size: int, grain: NDArray[np.uint8], look: Sequence[int], hard: int
 ) -> NDArray[np.int32]:
     """A colour darkened by a texture, int32 (h, w, 3); the difficulty brings hues together and fades both."""
-    reach = 8 + (hard * 54 >> 8)  # at difficulty 1, red, orange and yellow meet
+    reach = 20 + (hard * 41 >> 8)  # at difficulty 1 neighbours meet
     hue = _HUES[colour] + _between(-reach, reach, look[5])
-    value, pale = _between(160, 256, look[6]), _between(hard * 210 >> 8, 160 + (hard * 76 >> 8), look[7])
+    value, vivid = _between(150, 256, look[6]), _between(120 - (hard * 110 >> 8), 256 - (hard * 220 >> 8), look[7])
     tone = np.empty(3, np.int32)
     for channel, own in enumerate((0, 512, 1024)):
         away = abs((hue - own + 768) % 1536 - 768)
-        tone[channel] = value * (255 - pale * min(255, max(0, away - 256)) // 255) // 255
+        tone[channel] = value * (255 - vivid * min(255, max(0, away - 256)) // 255) // 255
     contrast = 216 - (hard * 84 >> 8)
     return tone * (65536 - contrast * _shade(texture, box, size, grain, look))[..., None] >> 16
 
@@ -296,10 +295,9 @@ def _shade(texture: str, box: _Box, size: int, grain: NDArray[np.uint8], look: S
     return shade.clip(0, 255)
 
 
-def _lay(image: NDArray[np.uint8], fill: NDArray[np.int32], mask: NDArray[np.uint8], box: _Box) -> None:
-    """Lay a fill (h, w, 3) over a box of the image, in place, where the mask (h, w) covers it."""
-    left, top, right, bottom = box
-    patch, cover = image[top:bottom, left:right], mask[..., None].astype(np.int32)
+def _lay(patch: NDArray[np.uint8], fill: NDArray[np.int32], mask: NDArray[np.uint8]) -> None:
+    """Lay a fill (h, w, 3) over a patch of the image, in place, where the mask (h, w) covers it."""
+    cover = mask[..., None].astype(np.int32)
     patch[:] = patch + ((fill - patch) * (cover + (cover >> 7)) >> 8)
 
 
@@ -307,7 +305,8 @@ def _polygon(*radii: float) -> NDArray[np.int64]:
     """Vertices, int64 (n, 2) in 1/4096 of the object's radius, at even angles around its centre."""
     turns = [2 * math.pi * k / len(radii) for k in range(len(radii))]
     points = [(r * math.cos(turn), r * math.sin(turn)) for r, turn in zip(radii, turns, strict=True)]
-    return np.rint(_UNIT * np.array(points)).astype(np.int64)
+    vertices: NDArray[np.int64] = np.rint(_UNIT * np.array(points)).astype(np.int64)
+    return vertices
 
 
 _CROSS = [(7, 2), (2, 2), (2, 7), (-2, 7), (-2, 2), (-7, 2), (-7, -2), (-2, -2), (-2, -7), (2, -7), (2, -2), (7, -2)]

@@ -1,0 +1,194 @@
+"""`vac train`: the run folder, sweeps, several processes, W&B, and a second run over the first."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMOKE, Outcome
+from omegaconf import OmegaConf
+
+from vac_lightning.commands import train as command
+from vac_lightning.metrics import SUMMARY, evaluate
+from vac_lightning.runs import Run, find_runs
+
+Smoke = Callable[..., Outcome]
+
+
+def test_a_run_leaves_one_self_describing_folder(smoke: Smoke, tmp_path: Path) -> None:
+    outcome = smoke("transform=fs")
+    assert outcome.code == 0, outcome.err
+    run = Run(tmp_path / "runs" / "shapes" / "Tiny+ACfs" / "seed=0")
+    results = run.results()
+    assert results["row"] == "Tiny+ACfs"
+    assert results["labels"][:2] == ["circle", "square"]
+    assert set(results["data_fingerprint"]) == {"train", "val", "test"}
+    assert torch.__version__.startswith(results["versions"]["torch"])
+    assert {"config_hash", "device", "train_seconds", "images_per_s", "seed", "lambda"} <= set(results)
+    for epoch in ("last", "best"):
+        assert set(SUMMARY) <= set(results["metrics"][epoch]["test"])
+        assert results["metrics"][epoch]["val"]["mAP"] == run.history()[results["metrics"][epoch]["epoch"]]["val/mAP"]
+    best = max(run.history(), key=lambda epoch: run.history()[epoch].get("val/mAP", -1.0))
+    assert results["metrics"]["best"]["epoch"] == best
+    assert results["metrics"]["last"]["epoch"] == 1
+    assert results["metrics"]["best"]["chosen_on"] == "val/mAP of split 'val'"
+    predictions = run.predictions()
+    assert predictions["index"].tolist() == list(range(12))
+    again = evaluate(predictions["logits"], predictions["targets"])
+    assert again["mAP"] == pytest.approx(results["metrics"]["best"]["test"]["mAP"], abs=1e-4)
+    logged = set().union(*run.history().values())
+    assert {"train/loss", "train/loss_c", "train/loss_a", "train/images_per_s", "val/mAP", "test/AP/star"} <= logged
+    assert {"train/loss_a/f_large", "train/loss_a/f_small", "train/loss_a/s"} <= logged
+    assert any(name.startswith("lr-") for name in logged)
+    assert OmegaConf.load(run.path / ".hydra" / "overrides.yaml")[-1] == "transform=fs"
+    assert (run.path / "train.log").stat().st_size > 0
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert (run.heatmaps / "epoch=001.png").read_bytes().startswith(b"\x89PNG")
+    with np.load(run.heatmaps / "test.npz", allow_pickle=False) as arrays:
+        assert arrays["heatmaps_original"].shape[1:] == (17, 8, 8)
+        assert arrays["heatmaps_scaled"].shape[1:] == (17, 6, 6)
+
+
+def test_results_come_last_so_a_run_that_breaks_has_none(
+    smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Run, *arrays: np.ndarray) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Run, "write_predictions", full)
+    outcome = smoke("transform=none")
+    assert outcome.code == 1
+    assert "No space left" in outcome.err
+    run = Run(tmp_path / "runs" / "shapes" / "Tiny" / "seed=0")
+    assert not run.finished
+    assert (run.checkpoints / "last.ckpt").is_file()
+
+
+def test_a_finished_run_is_kept_and_another_configuration_is_refused(smoke: Smoke, tmp_path: Path) -> None:
+    smoke("transform=none")
+    path = tmp_path / "runs" / "shapes" / "Tiny" / "seed=0" / "results.json"
+    before = path.read_bytes()
+    assert smoke("transform=none", "num_workers=1").code == 0
+    assert path.read_bytes() == before
+    refused = smoke("transform=none", "optimizer.lr=0.5")
+    assert refused.code == 2
+    assert "optimizer.lr: 0.001 -> 0.5" in refused.err
+    assert "experiment=NAME" in refused.err
+    assert path.read_bytes() == before
+    assert "0.5" not in (path.parent / ".hydra" / "config.yaml").read_text()
+    assert smoke("transform=none", "optimizer.lr=0.5", "overwrite=true").code == 0
+    assert json.loads(path.read_text())["config"]["optimizer"]["lr"] == 0.5
+    assert (path.parent / "abandoned-1" / "results.abandoned.json").read_bytes() == before
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(smoke: Smoke, tmp_path: Path) -> None:
+    for words in (("seed=0",), ("seed=0", "experiment=again"), ("seed=1",)):
+        assert smoke("transform=tr", *words).code == 0
+    results = {(r.path.parts[-3], r.path.name): r.results()["metrics"] for r in find_runs([tmp_path / "runs"])}
+    assert results["shapes", "seed=0"] == results["again", "seed=0"]
+    assert results["shapes", "seed=0"] != results["shapes", "seed=1"]
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_every_row_and_goes_on_after_one_that_fails(smoke: Smoke, tmp_path: Path) -> None:
+    # 7 samples of batch 8 with short batches dropped: that job cannot start, the others can.
+    outcome = smoke("-m", "transform=none,f", "lambda=0,1", "drop_last=true", "batch_size=8,32", "trainer.max_epochs=1")
+    assert outcome.code == 2
+    assert outcome.err.count("batch_size=32 is larger than the train split (24 samples)") == 4
+    rows = {run.results()["row"] for run in find_runs([tmp_path / "runs"])}
+    assert rows == {"Tiny", "Tiny+f", "Tiny+ACf"}
+    assert (tmp_path / "runs" / "shapes" / "multirun.yaml").is_file()
+
+
+@pytest.mark.slow
+def test_experiment_files_are_rows(smoke: Smoke, tmp_path: Path) -> None:
+    assert smoke("-m", "+demo=glob(*)", "trainer.max_epochs=1").code == 0
+    rows = {run.path.parent.name for run in find_runs([tmp_path / "runs" / "demo"])}
+    assert rows == {"Tiny", "Tiny+f", "Tiny+ACf"}
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_run_with_the_numbers_of_one_process(tmp_path: Path) -> None:
+    """Without batch norm's batch statistics in play (one step at learning rate 0), the numbers are the same."""
+    metrics = []
+    for devices in (1, 2):
+        words = [
+            *SMOKE,
+            f"runs_dir={tmp_path / str(devices)}",
+            "optimizer.lr=0",
+            "trainer.accelerator=cpu",
+            f"trainer.devices={devices}",
+            "trainer.strategy=" + ("ddp" if devices > 1 else "auto"),
+            "data.scenes={train: 24, val: 11, test: 13}",
+            "transform=f,none",
+        ]
+        program = "import sys; from vac_lightning.cli import main; sys.exit(main())"
+        done = subprocess.run(
+            [sys.executable, str(_console_script(tmp_path, program)), "train", "-m", *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        runs = find_runs([tmp_path / str(devices)])
+        assert [run.results()["row"] for run in runs] == ["Tiny", "Tiny+ACf"]
+        assert f"{devices} x cpu" in runs[0].results()["device"]
+        assert runs[0].predictions()["index"].tolist() == list(range(13))
+        metrics.append([run.predictions()["logits"] for run in runs])
+    for one, two in zip(*metrics, strict=True):
+        assert one.shape == two.shape
+
+
+@pytest.mark.slow
+def test_wandb_goes_offline_without_asking_where_nobody_is_logged_in(
+    smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: PTH123, SIM115
+    outcome = smoke("logger=wandb", "transform=f")
+    assert outcome.code == 0, outcome.err
+    run = tmp_path / "runs" / "shapes" / "Tiny+ACf" / "seed=0"
+    (offline,) = (run / "wandb").glob("offline-run-*")
+    assert list(offline.glob("run-*.wandb"))
+    assert list(offline.rglob("heatmaps*.png"))
+    assert list(offline.rglob("AP_by_label*.json"))
+
+
+@pytest.mark.slow
+def test_wandb_that_cannot_be_reached_does_not_stop_a_run(
+    smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert smoke("logger=wandb", "transform=none").code == 0
+    assert list((tmp_path / "runs" / "shapes" / "Tiny" / "seed=0" / "wandb").glob("offline-run-*"))
+
+
+def test_a_child_process_reads_the_composed_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "transform=f,r"])
+    monkeypatch.setenv("KEPT", "1")
+    with command._own_process_arguments(Run(tmp_path)):
+        assert sys.argv == ["train.py", "--config-dir", str(tmp_path / ".hydra"), "--config-name", "config"]
+        monkeypatch.setenv("MASTER_PORT", "1234")
+    assert sys.argv == ["train.py", "-m", "transform=f,r"]
+    assert "MASTER_PORT" not in os.environ
+    assert os.environ["KEPT"] == "1"
+
+
+def _console_script(folder: Path, program: str) -> Path:
+    path = folder / "vac"
+    path.write_text(program + "\n")
+    return path
