@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-NOT_OF_THE_RESULT = ("run_dir", "runs_dir", "experiment", "row", "logger", "overwrite", "num_workers")
+NOT_OF_THE_RESULT = ("run_dir", "runs_dir", "experiment", "row", "variant", "logger", "overwrite", "num_workers")
 """Top-level words that change where a run lies or how it is watched, not what comes out of it."""
 
 
@@ -97,14 +97,16 @@ def find_runs(paths: Iterable[Path | str]) -> list[Run]:
     return [Run(path) for path in sorted(found)]
 
 
-def row_name(backbone: str, transform: str, lambda_: float) -> str:
-    """A row's name as in the paper's Table 1: R50, R50+f (augmentation only), R50+ACf; lambda is named unless 1."""
-    if transform == "none":
-        return backbone
-    if lambda_ == 0:
-        return f"{backbone}+{transform}"
-    suffix = "" if lambda_ == 1 else f"_lambda={lambda_:g}"
-    return f"{backbone}+AC{transform}{suffix}"
+def row_name(backbone: str, transform: str, lambda_: float, variant: str | None = None) -> str:
+    """A row's name as in the paper's Table 1: R50, R50+f (augmentation only), R50+ACf.
+
+    A lambda other than 1 is named, and so is a variant: what else tells it from rows of the same name.
+    """
+    attention = "AC" if lambda_ > 0 else ""
+    name = backbone if transform == "none" else f"{backbone}+{attention}{transform}"
+    if transform != "none" and lambda_ not in (0, 1):
+        name += f"_lambda={lambda_:g}"
+    return name if variant is None else f"{name}_{variant}".replace("/", "-")
 
 
 def run_dir(runs_dir: str, experiment: str, row: str, seed: int) -> str:

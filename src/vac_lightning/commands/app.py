@@ -53,6 +53,8 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
     OmegaConf.register_new_resolver("vac.row", row_name, replace=True)
     OmegaConf.register_new_resolver("vac.run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("vac.noun", lambda target: target.rpartition(".")[2], replace=True)
+    # Hydra's parser takes -m at either end alone; here it may stand anywhere.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     failures: list[int] = []
 
     @wraps(task)
@@ -66,6 +68,7 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
 
     try:
         _check_overrides(command, sys.argv[1:])
+        sys.argv += _variant(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(_shipped("conf")), config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         failures.append(_report(command, error))
@@ -104,6 +107,27 @@ def _shipped(folder: str) -> Path:
     package = Path(__file__).parents[1]
     inside = package / folder
     return inside if inside.is_dir() else package.parents[1] / folder
+
+
+def _variant(arguments: Sequence[str]) -> list[str]:
+    """For a sweep over words that the row's name does not hold, the override that adds them to it.
+
+    Without it the jobs of `-m optimizer.lr=0.1,0.01` would all claim one run folder.
+    """
+    words = [a for a in arguments if not a.startswith("-")]
+    if not {"-m", "--multirun"} & set(arguments) or any(word.startswith("variant=") for word in words):
+        return []
+    overrides = OverridesParser.create().parse_overrides(words)
+    swept = [o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override()]
+    named = {"backbone", "transform", "lambda", "seed", "experiment", "run_dir"}
+    chosen = [word for word in swept if word not in named and not (_shipped("experiments") / word).is_dir()]
+    if not chosen:
+        return []
+    values = [
+        f"{word}=${{hydra:runtime.choices.{word}}}" if (_shipped("conf") / word).is_dir() else f"{word}=${{{word}}}"
+        for word in chosen
+    ]
+    return [f"variant='{'_'.join(values)}'"]
 
 
 def _check_overrides(command: str, arguments: Sequence[str]) -> None:

@@ -166,7 +166,7 @@ def _already_done(run: Run, plain: dict[str, Any]) -> float:
         differing = ", ".join(config_difference(results["config"], plain))
         raise app.UsageError(
             f"{run.path} holds a finished run of another configuration ({differing}): choose experiment=NAME or"
-            " run_dir=PATH for this one, or overwrite=true to lose that one"
+            " run_dir=PATH for this one, or overwrite=true to set that one aside"
         )
     log.info("%s is finished already; overwrite=true trains it again", run.path)
     return float(results["metrics"]["best"]["test"]["mAP"])
@@ -189,7 +189,7 @@ def _write_hydra_folder(run: Run, config: DictConfig) -> None:
     """Hydra's own three files; not left to Hydra, which would write them before a finished run is recognised."""
     hydra = HydraConfig.get()
     texts = {
-        "config.yaml": OmegaConf.to_yaml(config),
+        "config.yaml": OmegaConf.to_yaml(config, resolve=True),
         "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": OmegaConf.to_container(hydra)})),
         "overrides.yaml": OmegaConf.to_yaml(hydra.overrides.task),
     }
