@@ -25,9 +25,7 @@ def _lesson(title: str) -> tuple[str, list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", ["Add a transform", "Add a backbone", "Add a data set"])
-def test_the_lessons_run_as_they_stand(
-    title: str, vac: Vac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lessons_run_as_they_stand(title: str, vac: Vac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, words = _lesson(title)
     (tmp_path / "mine.py").write_text(program)
     monkeypatch.chdir(tmp_path)

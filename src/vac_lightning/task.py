@@ -140,6 +140,9 @@ class VACTask(pl.LightningModule):
     def on_test_epoch_start(self) -> None:
         self.test_evaluation.reset()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["labels"] = list(self.labels)
+
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.network.parameters())
         if self.make_scheduler is None:

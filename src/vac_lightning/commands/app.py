@@ -54,7 +54,7 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
     OmegaConf.register_new_resolver("vac.run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("vac.noun", lambda target: target.rpartition(".")[2], replace=True)
     # Hydra's parser takes -m at either end alone; here it may stand anywhere.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    sys.argv[1:] = sorted(map(_quoted, sys.argv[1:]), key=lambda argument: argument not in ("-m", "--multirun"))
     failures: list[int] = []
 
     @wraps(task)
@@ -107,6 +107,14 @@ def _shipped(folder: str) -> Path:
     package = Path(__file__).parents[1]
     inside = package / folder
     return inside if inside.is_dir() else package.parents[1] / folder
+
+
+def _quoted(argument: str) -> str:
+    """Quote a value that holds an equals sign, as run folders do (seed=0), which Hydra's grammar refuses bare."""
+    word, equals, value = argument.partition("=")
+    if argument.startswith("-") or "=" not in value or value[0] in "'\"[{$":
+        return argument
+    return f"{word}{equals}'{value}'"
 
 
 def _variant(arguments: Sequence[str]) -> list[str]:

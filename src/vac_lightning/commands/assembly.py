@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["datamodule", "load_task", "run_config", "task", "views"]
 
 from collections.abc import Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -78,12 +79,16 @@ def load_task(run: Run, config: DictConfig, checkpoint: str = "best") -> VACTask
 
     Raises:
         FileNotFoundError: the run has no such checkpoint.
+        ValueError: the file is not a checkpoint of a run, or holds code instead of data.
     """
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint={checkpoint}: {path} is missing; the run has not saved an epoch yet")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    labels = state["labels"]
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        labels = state["labels"]
+    except (UnpicklingError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged or not a checkpoint of vac train, and was not loaded") from error
     loaded = task(config, labels, torch.zeros(len(labels)), pretrained=False)
     loaded.load_state_dict(state["state_dict"])
     return loaded

@@ -32,7 +32,8 @@ def report(config: DictConfig) -> None:
             raise ValueError("no runs given: vac report runs/shapes")
         runs = find_runs(config.runs)
     out = Path(config.out or config.runs[0])
-    console = Console()
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=160)
     text = ""
     for epoch in ("best", "last"):
         rows = table.rows(runs, epoch)
@@ -40,9 +41,9 @@ def report(config: DictConfig) -> None:
             f" (chosen on {rows[0].chosen_on})" if epoch == "best" else ""
         )
         shown = Table(title=title)
-        shown.add_column("row", no_wrap=True)
+        shown.add_column("row")
         for name in SUMMARY:
-            shown.add_column(name, justify="right", no_wrap=True)
+            shown.add_column(name, justify="right")
         for row in rows:
             shown.add_row(row.name, *(row.cell(name) for name in SUMMARY))
         console.print(shown)
