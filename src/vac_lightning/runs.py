@@ -71,13 +71,19 @@ class Run:
         write_atomically(self.path / "predictions.npz", lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
     def history(self) -> dict[int, dict[str, float]]:
-        """Epoch -> the metrics logged in it, from metrics.csv; of a name logged more than once, the last value."""
+        """Epoch -> the metrics logged in it, from metrics.csv; of a name logged more than once, the last value.
+
+        A line without an epoch, as the learning rate's, belongs to the epoch that the next line names.
+        """
         epochs: dict[int, dict[str, float]] = {}
         path = self.path / "metrics.csv"
         rows = csv.DictReader(io.StringIO(path.read_text())) if path.is_file() else ()
+        waiting: dict[str, float] = {}
         for row in rows:
-            values = {name: float(value) for name, value in row.items() if value not in (None, "")}
-            epochs.setdefault(int(values.pop("epoch", 0)), {}).update(values)
+            waiting |= {name: float(value) for name, value in row.items() if value not in (None, "")}
+            if "epoch" in waiting:
+                epochs.setdefault(int(waiting.pop("epoch")), {}).update(waiting)
+                waiting = {}
         return epochs
 
 
@@ -111,7 +117,7 @@ def row_name(backbone: str, transform: str, lambda_: float, variant: str | None 
 
 def run_dir(runs_dir: str, experiment: str, row: str, seed: int) -> str:
     """Where a run lies unless it is told otherwise: runs/<experiment>/<row>/seed=<n>, as an absolute path."""
-    return str(Path(runs_dir, experiment, row, f"seed={seed}").absolute())
+    return str(Path(runs_dir, str(experiment), str(row), f"seed={seed}").absolute())
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -108,6 +108,40 @@ def test_a_sweep_trains_every_row_and_goes_on_after_one_that_fails(smoke: Smoke,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["paper_wider", "paper_coco", "modern", "shapes"])
+def test_every_recipe_trains(smoke: Smoke, tmp_path: Path, recipe: str) -> None:
+    sizes = ("image_size=64", "small_sizes=[48]", "batch_size=8", "trainer.max_epochs=2")
+    outcome = smoke(f"recipe={recipe}", "transform=fs", *sizes)
+    assert outcome.code == 0, outcome.err
+    (run,) = find_runs([tmp_path / "runs"])
+    assert run.results()["metrics"]["last"]["epoch"] == 1
+    rates = [epoch[name] for epoch in run.history().values() for name in epoch if name.startswith("lr-")]
+    assert len(rates) == 2
+    assert rates[0] != rates[1] or recipe.startswith("paper")
+
+
+@pytest.mark.slow
+def test_a_moving_average_is_what_is_tested_and_saved(smoke: Smoke, tmp_path: Path) -> None:
+    """With a decay of 1 the average stays at the weights of the first step, however long training goes on."""
+    ema = "{_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 1.0}"
+    for epochs in (1, 2):
+        words = ("scheduler=constant", f"trainer.max_epochs={epochs}", f"experiment={epochs}", "transform=none")
+        assert smoke(f"+callbacks.ema={ema}", *words).code == 0
+    runs = find_runs([tmp_path / "runs"])
+    one, two = (torch.load(run.checkpoints / "last.ckpt", weights_only=True) for run in runs)
+    name = "network.classifier.weight"
+    assert torch.equal(one["state_dict"][name], two["state_dict"][name])
+    assert not torch.equal(one["current_model_state"][name], two["current_model_state"][name])
+    assert len({run.results()["metrics"]["last"]["test"]["mAP"] for run in runs}) == 1
+
+
+@pytest.mark.slow
+def test_tensorboard_by_choice(smoke: Smoke, tmp_path: Path) -> None:
+    assert smoke("logger=tensorboard", "transform=none").code == 0
+    assert list(tmp_path.rglob("tensorboard/events.out.tfevents.*"))
+
+
+@pytest.mark.slow
 def test_experiment_files_are_rows(smoke: Smoke, tmp_path: Path) -> None:
     assert smoke("-m", "+demo=glob(*)", "trainer.max_epochs=1").code == 0
     rows = {run.path.parent.name for run in find_runs([tmp_path / "runs" / "demo"])}
