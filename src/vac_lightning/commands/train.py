@@ -145,8 +145,11 @@ def _test_epochs(
     metrics: dict[str, dict[str, Any]] = {}
     for name in ("last", "best"):
         path = run.checkpoints / f"{name}.ckpt"
-        epoch = int(torch.load(path, map_location="cpu", weights_only=True)["epoch"])
-        trainer.test(task, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Loaded here: given a path, trainer.test would put back the weights that a moving average was made of.
+        task.load_state_dict(state["state_dict"])
+        trainer.test(task, datamodule=data, verbose=False)
+        epoch = int(state["epoch"])
         tested = {
             key.removeprefix("test/"): float(value)
             for key, value in trainer.callback_metrics.items()
