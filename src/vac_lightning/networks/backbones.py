@@ -38,11 +38,7 @@ def tiny() -> Backbone:
             shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
         layers.append(BasicBlock(inputs, width, stride, shortcut))
         inputs = width
-    trunk = nn.Sequential(*layers)
-    for module in trunk.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return Backbone(trunk, inputs)
+    return Backbone(nn.Sequential(*layers), inputs)
 
 
 def torchvision_resnet(name: str, weights: str | None = None) -> Backbone:
