@@ -79,6 +79,22 @@ def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
     assert all(f"  {command} " in done.stdout for command in cli.COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", ["transform: fs", "loss=asymmetric, bce, focal, weighted_bce", "lambda: 1.0 # weight"]),
+        ("evaluate", ["run: ???", "split: test # train, val or test"]),
+        ("predict", ["photos: []", "top_k: 5"]),
+        ("report", ["runs: []", "labels: null"]),
+    ],
+)
+def test_help_of_a_command_shows_its_words_and_not_hydras(vac: Vac, command: str, words: list[str]) -> None:
+    outcome = vac(command, "--help")
+    assert outcome.code == 0
+    assert all(word in outcome.out for word in words)
+    assert "hydra:" not in outcome.out
+
+
 def test_composing_imports_no_torch() -> None:
     program = (
         "import sys; from vac_lightning.cli import main; sys.argv = ['vac', 'train', '--cfg', 'job'];"

@@ -46,6 +46,9 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
     Returns the exit code: 0; 2 with one line on standard error for words or data that cannot be used; 1 after a
     traceback. A job of a sweep that fails is reported and the next one starts.
     """
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(_help(command))
+        return 0
     # Hydra otherwise prints and exits by itself, with several lines and code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -107,6 +110,24 @@ def _shipped(folder: str) -> Path:
     package = Path(__file__).parents[1]
     inside = package / folder
     return inside if inside.is_dir() else package.parents[1] / folder
+
+
+def _help(command: str) -> str:
+    """The words of a command with their defaults and comments, as its configuration file gives them."""
+    text = (_shipped("conf") / f"{command}.yaml").read_text()
+    words = re.sub(r"^(defaults|hydra):\n(?: .*\n?|\n)*", "", text, flags=re.MULTILINE).strip()
+    if command != "train":
+        return words
+    groups = {
+        folder.name: ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        for place in ("conf", "experiments")
+        for folder in sorted(_shipped(place).iterdir())
+        if folder.is_dir() and folder.name != "hydra"
+    }
+    title, _, rest = words.partition("\n")
+    choices = "\n".join(f"{group}={names}" for group, names in groups.items())
+    heading = "# choices, whose own words are in conf/; a row of an experiment is added, as +demo=Tiny+f"
+    return f"{title}\n\n{heading}\n{choices}\n\n# words\n{rest.strip()}"
 
 
 def _quoted(argument: str) -> str:

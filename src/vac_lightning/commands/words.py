@@ -10,7 +10,6 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-
 PROTOCOLS = ("vac",)
 """metrics.PROTOCOLS, which cannot be asked without importing torch."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Backbone", "tiny", "timm_model", "torchvision_resnet"]
+__all__ = ["Backbone", "timm_model", "tiny", "torchvision_resnet"]
 
 from pathlib import Path
 from typing import Any
