@@ -74,7 +74,7 @@ class Translate:
     heatmap = image
 
     def visible(self, size: Size) -> Tensor:
-        return _seen(self.image(torch.ones(1, 1, *size)))
+        return _seen(self.image(torch.ones(1, 1, *size, dtype=torch.float32)))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Rotate:
     heatmap = image
 
     def visible(self, size: Size) -> Tensor:
-        return _seen(self.image(torch.ones(1, 1, *size)))
+        return _seen(self.image(torch.ones(1, 1, *size, dtype=torch.float32)))
 
 
 @dataclass(frozen=True)
@@ -141,19 +141,22 @@ def random_flip(generator: Generator, grid: Size) -> Flip:
     return Flip()
 
 
-def random_translate(
-    generator: Generator, grid: Size, max_shift: float = 0.3, whole_cells: bool = True
-) -> Translate:
+def random_translate(generator: Generator, grid: Size, max_shift: float = 0.3, whole_cells: bool = True) -> Translate:
     """A shift of at most `max_shift` of the side each way, never zero.
 
     `whole_cells` keeps to whole cells of the heatmap grid (h, w), where translation is exact; at least one
     cell is allowed however small `max_shift` is. The paper does not publish its range; 0.3 is ours.
+
+    Raises:
+        ValueError: `max_shift` is out of range, or the grid so small that one cell is the whole image.
     """
     if not 0 < max_shift < 1:
         raise ValueError(f"max_shift={max_shift}: expected a share of the side between 0 and 1")
     if not whole_cells:
-        dy, dx = ((2 * torch.rand(2, generator=generator) - 1) * max_shift).tolist()
+        dy, dx = ((2 * torch.rand(2, generator=generator, dtype=torch.float32) - 1) * max_shift).tolist()
         return Translate(dy, dx)
+    if min(grid) < 2:
+        raise ValueError(f"a heatmap grid of {grid[0]} x {grid[1]} has no shift by whole cells: use larger images")
     reach = [max(1, int(max_shift * cells + 1e-6)) for cells in grid]
     choices = (2 * reach[0] + 1) * (2 * reach[1] + 1)
     middle = choices // 2
@@ -171,7 +174,7 @@ def random_rotate(generator: Generator, grid: Size, max_degrees: float = 30.0) -
     """An angle uniform in [-max_degrees, max_degrees], heatmaps interpolated bilinearly."""
     if not 0 < max_degrees <= 180:
         raise ValueError(f"max_degrees={max_degrees}: expected an angle above 0 and at most 180")
-    return Rotate(float((2 * torch.rand((), generator=generator) - 1) * max_degrees))
+    return Rotate(float((2 * torch.rand((), generator=generator, dtype=torch.float32) - 1) * max_degrees))
 
 
 def _whole(value: float) -> bool:
@@ -188,9 +191,13 @@ def _shift(x: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _warp(x: Tensor, inverse: list[list[float]]) -> Tensor:
-    theta = torch.tensor([inverse], dtype=x.dtype, device=x.device).expand(len(x), 2, 3)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    # Mixed precision would round the coordinates to half a pixel of an image of 224.
+    precise = x if x.dtype == torch.float64 else x.float()
+    with torch.autocast(x.device.type, enabled=False):
+        theta = torch.tensor([inverse], dtype=precise.dtype, device=x.device).expand(len(x), 2, 3)
+        grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+        warped = F.grid_sample(precise, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return warped.to(x.dtype)
 
 
 def _seen(warped_ones: Tensor) -> Tensor:
