@@ -21,9 +21,7 @@ Unspecified = Literal["negative", "ignore"]
 # lambda would then weigh 14 times more on WIDER, 80 times more on MS-COCO.
 
 
-def weighted_bce(
-    logits: Array, targets: Array, positive_ratio: Array, unspecified: Unspecified = "negative"
-) -> Tensor:
+def weighted_bce(logits: Array, targets: Array, positive_ratio: Array, unspecified: Unspecified = "negative") -> Tensor:
     """Cross-entropy weighted by label frequency, the paper's classification loss (Sec. 3.1).
 
     l_c = -(1/N) sum_ij w_ij (y_ij log s(x_ij) + (1 - y_ij) log(1 - s(x_ij))), with w_ij = exp(1 - p_j) where
@@ -43,7 +41,9 @@ def weighted_bce(
     return F.binary_cross_entropy_with_logits(x, y, weight, reduction="sum") / len(x)
 
 
-def bce(logits: Array, targets: Array, positive_ratio: Array | None = None, unspecified: Unspecified = "negative") -> Tensor:
+def bce(
+    logits: Array, targets: Array, positive_ratio: Array | None = None, unspecified: Unspecified = "negative"
+) -> Tensor:
     """Plain cross-entropy, (N, L) -> scalar: `weighted_bce` with every weight 1. `positive_ratio` is not used."""
     x, y, keep = _prepare(logits, targets, unspecified)
     return F.binary_cross_entropy_with_logits(x, y, keep, reduction="sum") / len(x)
@@ -80,7 +80,9 @@ def asymmetric(
     q = torch.sigmoid(x)
     shifted = (q - margin).clamp(min=0)
     positive = (1 - q) ** gamma_positive * F.logsigmoid(x)
-    negative = shifted**gamma_negative * torch.log1p(-shifted.clamp(max=1 - 1e-7))
+    # Without a margin q rounds to 1, where log(1 - q) would be infinite; from the logit it is not.
+    log_negative = torch.log1p(-shifted) if margin > 0 else F.logsigmoid(-x)
+    negative = shifted**gamma_negative * log_negative
     return -(torch.where(y > 0, positive, negative) * keep).sum() / len(x)
 
 
@@ -106,8 +108,12 @@ def attention_consistency(
     if norm not in ("mse", "l2"):
         raise ValueError(f"norm={norm!r}: expected 'mse' (authors' code) or 'l2' (the paper's formula)")
     if a.ndim != 4 or b.ndim != 4 or a.shape[:2] != b.shape[:2]:
-        raise ValueError(f"heatmaps of shapes {tuple(a.shape)} and {tuple(b.shape)}: expected (N, L, h, w) of the same N and L")
+        raise ValueError(
+            f"heatmaps of shapes {tuple(a.shape)} and {tuple(b.shape)}: expected (N, L, h, w) of the same N and L"
+        )
     mask = None if visible is None else torch.as_tensor(visible, device=a.device).to(a.dtype)
+    if mask is not None and mask.shape != a.shape[-2:]:
+        raise ValueError(f"visible has shape {tuple(mask.shape)}: expected that of heatmaps_a, {tuple(a.shape[-2:])}")
     cells: Tensor | float = 1.0
     if a.shape[-2:] != b.shape[-2:]:
         a_rows, b_rows, heights = _common_grid(a.shape[-2], b.shape[-2], a.device)
@@ -117,6 +123,7 @@ def attention_consistency(
         mask = None if mask is None else mask[a_rows[:, None], a_columns]
         cells = (heights[:, None] * widths).to(a.dtype)
     squared = (a - b).square()
+    count: Tensor | int
     if mask is None and isinstance(cells, float):
         count = a.shape[-2] * a.shape[-1]
     else:
@@ -154,7 +161,9 @@ def _prepare(logits: Array, targets: Array, unspecified: str) -> tuple[Tensor, T
     x = _float(logits)
     y = torch.as_tensor(targets).to(x.device)
     if x.shape != y.shape or x.ndim != 2:
-        raise ValueError(f"logits of shape {tuple(x.shape)} and targets of shape {tuple(y.shape)}: expected (N, L) both")
+        raise ValueError(
+            f"logits of shape {tuple(x.shape)} and targets of shape {tuple(y.shape)}: expected (N, L) both"
+        )
     if unspecified not in ("negative", "ignore"):
         raise ValueError(f"unspecified={unspecified!r}: expected 'negative' or 'ignore'")
     keep = torch.ones_like(x) if unspecified == "negative" else (y >= 0).to(x.dtype)
