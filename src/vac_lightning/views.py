@@ -112,11 +112,14 @@ class Views:
         allowed = {*letters, "s"}
         chosen = "" if transform == "none" else transform
         if not transform or set(chosen) - allowed or len(set(chosen)) < len(chosen):
+            letters_allowed = ", ".join(sorted(allowed))
             raise ValueError(
-                f"transform={transform!r}: expected none, or distinct letters out of {', '.join(sorted(allowed))}, such as fs"
+                f"transform={transform!r}: expected none, or distinct letters out of {letters_allowed}, such as fs"
             )
         if "s" in chosen and (not small_sizes or not all(0 < small < size for small in small_sizes)):
-            raise ValueError(f"small_sizes={list(small_sizes)}: expected one or more sizes above 0 and below {size} pixels")
+            raise ValueError(
+                f"small_sizes={list(small_sizes)}: expected one or more sizes above 0 and below {size} pixels"
+            )
         self.transform = transform
         self.size = size
         self.small_sizes = tuple(small_sizes) if "s" in chosen else ()

@@ -1,0 +1,191 @@
+"""Views: which views and pairs a transform word gives, and the authors' terms written out."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from vac_lightning.transforms import Compose, Flip, Rotate, Scale, Translate
+from vac_lightning.views import Views
+
+WEIGHTS = {"large": 0.6, "small": 0.7, "scale": 0.8}
+LETTERS = {
+    "t": lambda generator, grid: Translate(1 / grid[0], 2 / grid[1]),
+    "r": lambda generator, grid: Rotate(90),
+    "f": lambda generator, grid: Flip(),
+}
+
+
+def grid(size: int) -> tuple[int, int]:
+    return size // 32, size // 32
+
+
+def views(word: str, size: int = 224, small_sizes: tuple[int, ...] = (192,)) -> Views:
+    return Views(word, size, small_sizes, LETTERS, WEIGHTS)
+
+
+def plan(word: str, **options):
+    return views(word, **options).plan(Generator().manual_seed(0), grid)
+
+
+def heatmaps_of(plan, batch: int = 2, labels: int = 3) -> dict[int, Tensor]:
+    generator = Generator().manual_seed(1)
+    return {
+        size: torch.randn(len(moves) * batch, labels, *grid(size), generator=generator)
+        for size, moves in plan.groups.items()
+    }
+
+
+MOVE = {size: Translate(32 / size, 64 / size) for size in (224, 192)}
+EXPECTED: Mapping[str, tuple[dict, list]] = {
+    "none": ({224: []}, []),
+    "t": ({224: [MOVE[224]]}, [("t", 224, 224, 0.6, MOVE[224])]),
+    "r": ({224: [Rotate(90)]}, [("r", 224, 224, 0.6, Rotate(90))]),
+    "f": ({224: [Flip()]}, [("f", 224, 224, 0.6, Flip())]),
+    "s": ({224: [], 192: []}, [("s", 224, 192, 0.8, Scale(192))]),
+    "tf": (
+        {224: [Compose((MOVE[224], Flip()))]},
+        [("tf", 224, 224, 0.6, Compose((MOVE[224], Flip())))],
+    ),
+    "fs": (
+        {224: [Flip()], 192: [Flip()]},
+        [
+            ("f_large", 224, 224, 0.6, Flip()),
+            ("f_small", 192, 192, 0.7, Flip()),
+            ("s", 224, 192, 0.8, Scale(192)),
+        ],
+    ),
+    "rs": (
+        {224: [Rotate(90)], 192: [Rotate(90)]},
+        [
+            ("r_large", 224, 224, 0.6, Rotate(90)),
+            ("r_small", 192, 192, 0.7, Rotate(90)),
+            ("s", 224, 192, 0.8, Scale(192)),
+        ],
+    ),
+    "ts": (
+        {224: [MOVE[224]], 192: [MOVE[192]]},
+        [
+            ("t_large", 224, 224, 0.6, MOVE[224]),
+            ("t_small", 192, 192, 0.7, MOVE[192]),
+            ("s", 224, 192, 0.8, Scale(192)),
+        ],
+    ),
+    "trsf": (
+        {size: [Compose((MOVE[size], Rotate(90), Flip()))] for size in (224, 192)},
+        [
+            ("trf_large", 224, 224, 0.6, Compose((MOVE[224], Rotate(90), Flip()))),
+            ("trf_small", 192, 192, 0.7, Compose((MOVE[192], Rotate(90), Flip()))),
+            ("s", 224, 192, 0.8, Scale(192)),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("word", EXPECTED)
+def test_views_and_pairs_of_a_word(word):
+    groups, pairs = EXPECTED[word]
+    drawn = plan(word)
+    assert {size: list(moves[1:]) for size, moves in drawn.groups.items()} == groups
+    assert all(moves[0] == Compose() for moves in drawn.groups.values())
+    assert [(pair.name, pair.a.size, pair.b.size, pair.weight, pair.transform) for pair in drawn.pairs] == pairs
+    assert views(word).sizes == tuple(groups)
+
+
+def test_letters_are_applied_in_their_order():
+    images = torch.rand(1, 3, 224, 224)
+    turned_first, shifted_first = (plan(word).images(images)[224][1:] for word in ("rt", "tr"))
+    shift, turn = MOVE[224], Rotate(90)
+    assert torch.equal(turned_first, shift.image(turn.image(images)))
+    assert torch.equal(shifted_first, turn.image(shift.image(images)))
+    assert not torch.equal(turned_first, shifted_first)
+
+
+@pytest.mark.parametrize("sizes", [(224, 192), (288, 256)])
+def test_fs_is_the_terms_of_the_authors(sizes):
+    large, small = sizes
+    drawn = plan("fs", size=large, small_sizes=(small,))
+    heatmaps = heatmaps_of(drawn)
+    terms = drawn.consistency(heatmaps)
+    (large_original, large_flipped), (small_original, small_flipped) = (heatmaps[size].chunk(2) for size in sizes)
+    common = (large // 32) * (small // 32)
+    up_large, up_small = (F.interpolate(heatmaps[size], size=(common, common), mode="nearest") for size in sizes)
+    expected = {
+        "f_large": F.mse_loss(large_original.flip(-1), large_flipped),
+        "f_small": F.mse_loss(small_original.flip(-1), small_flipped),
+        "s": F.mse_loss(up_large, up_small),
+    }
+    torch.testing.assert_close(terms, expected)
+
+
+def test_l2_reaches_every_pair():
+    drawn = plan("fs")
+    heatmaps = heatmaps_of(drawn)
+    original, flipped = heatmaps[224].chunk(2)
+    expected = (original.flip(-1) - flipped).flatten(2).norm(dim=-1).mean() / 49
+    torch.testing.assert_close(drawn.consistency(heatmaps, "l2")["f_large"], expected)
+
+
+def test_shifted_views_of_two_grids_are_not_compared():
+    """One cell of 7 is no whole number of cells of 6: the pair "s" takes the originals alone."""
+    drawn = plan("ts")
+    heatmaps = heatmaps_of(drawn)
+    before = drawn.consistency(heatmaps)
+    for size in (224, 192):
+        heatmaps[size][2:] += 1
+    after = drawn.consistency(heatmaps)
+    assert after["s"] == before["s"]
+    assert after["t_large"] != before["t_large"]
+    aligned, answer = drawn.aligned(drawn.pairs[2], heatmaps)
+    assert torch.equal(aligned, heatmaps[224][:2])
+    assert torch.equal(answer, heatmaps[192][:2])
+
+
+def test_turned_views_are_compared_across_sizes_where_both_turned_alike():
+    turns = iter([Rotate(90), Rotate(90), Rotate(90), Rotate(180)])
+    drawing = Views("rs", 224, (192,), {"r": lambda generator, grid: next(turns)}, WEIGHTS)
+    alike, unlike = (drawing.plan(Generator(), grid) for _ in range(2))
+    assert (alike.pairs[2].a.stop, alike.pairs[2].b.stop) == (2, 2)
+    assert (unlike.pairs[2].a.stop, unlike.pairs[2].b.stop) == (1, 1)
+
+
+def test_views_are_stacked_view_by_view():
+    images = torch.rand(3, 3, 224, 224)
+    shown = plan("fs").images(images)
+    assert {size: tuple(x.shape) for size, x in shown.items()} == {224: (6, 3, 224, 224), 192: (6, 3, 192, 192)}
+    assert torch.equal(shown[224], torch.cat([images, images.flip(-1)]))
+    assert torch.equal(shown[192][3:], shown[192][:3].flip(-1))
+
+
+def test_a_native_source_is_used_and_the_largest_is_resized_where_there_is_none():
+    large, native = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 48, 48)
+    drawn = plan("s", size=64, small_sizes=(48,))
+    for sources in ([large, native], [native, large]):
+        shown = drawn.images(sources)
+        assert shown[64] is large
+        assert shown[48] is native
+    resized = F.interpolate(large, size=(48, 48), mode="bilinear", antialias=True)
+    assert torch.equal(drawn.images(large)[48], resized)
+    assert torch.equal(drawn.images([torch.rand(2, 3, 40, 40), large])[48], resized)
+
+
+def test_every_small_size_is_drawn():
+    drawing = views("fs", 224, (128, 192, 160))
+    assert drawing.sizes == (224, 192, 160, 128)
+    generator = Generator().manual_seed(0)
+    assert {max(set(drawing.plan(generator, grid).groups) - {224}) for _ in range(40)} == {128, 160, 192}
+
+
+@pytest.mark.parametrize("word", ["", "x", "ff", "fsx", "None", "f s", "fssf"])
+def test_unknown_words_are_refused(word):
+    with pytest.raises(ValueError, match=r"transform='.*': expected none, or distinct letters out of f, r, s, t"):
+        views(word)
+
+
+@pytest.mark.parametrize("small_sizes", [(), (224,), (0,), (192, 256)])
+def test_small_sizes_are_smaller(small_sizes):
+    with pytest.raises(ValueError, match="below 224 pixels"):
+        views("fs", 224, small_sizes)
+    assert views("f", 224, small_sizes).sizes == (224,)
