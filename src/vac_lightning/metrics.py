@@ -136,11 +136,13 @@ class MultilabelEvaluation(Metric):
 
 def _checked(logits: Array, targets: Array, protocol: str, top_k: int | None) -> tuple[np.ndarray, np.ndarray]:
     scores, labels = _numpy(logits), _numpy(targets)
+    if not np.issubdtype(scores.dtype, np.floating):
+        scores = scores.astype(np.float64)  # they are negated to be ranked, which unsigned ones do not survive
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol={protocol!r}: expected one of {', '.join(PROTOCOLS)}")
     if scores.ndim != 2 or scores.shape != labels.shape or 0 in scores.shape:
         raise ValueError(
-            f"logits of shape {scores.shape} and targets of shape {labels.shape}: expected (N, L) both, N and L at least 1"
+            f"logits of shape {scores.shape} and targets of shape {labels.shape}: expected (N, L) both, N, L at least 1"
         )
     if not np.isfinite(scores).all():
         sample, label = np.argwhere(~np.isfinite(scores))[0].tolist()
