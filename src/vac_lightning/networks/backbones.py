@@ -4,12 +4,13 @@ from __future__ import annotations
 
 __all__ = ["Backbone", "timm_model", "tiny", "torchvision_resnet"]
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
+from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.resnet import BasicBlock, ResNet
 
 
@@ -52,15 +53,18 @@ def torchvision_resnet(name: str, weights: str | None = None) -> Backbone:
     Raises:
         ValueError: weights that are neither, cannot be fetched, or do not fit; the message says both ways.
     """
-    network = get_model(name, weights=None)
+    network = get_model(name, weights=None) if name in list_models() else None
     if not isinstance(network, ResNet):
-        raise ValueError(f"name={name!r}: expected a ResNet of torchvision, such as resnet50")
+        raise ValueError(f"backbone.name={name}: expected a ResNet of torchvision, such as resnet50")
     channels = network.fc.in_features
     if weights is not None:
-        missing, unexpected = network.load_state_dict(_weights(name, weights), strict=False)
-        if set(missing) - {"fc.weight", "fc.bias"} or set(unexpected):
-            problem = sorted({*missing, *unexpected} - {"fc.weight", "fc.bias"})[0]
-            raise ValueError(f"backbone.weights={weights}: not a state dict of {name} ({problem} does not match)")
+        state = {key: value for key, value in _weights(name, weights).items() if key not in ("fc.weight", "fc.bias")}
+        try:
+            missing, unexpected = network.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            raise ValueError(f"backbone.weights={weights}: not a state dict of {name} ({error})") from error
+        if problems := sorted({*missing, *unexpected} - {"fc.weight", "fc.bias"}):
+            raise ValueError(f"backbone.weights={weights}: not a state dict of {name} ({problems[0]} does not match)")
     layers = nn.Sequential()
     for part, module in network.named_children():
         if part not in ("avgpool", "fc"):
@@ -125,7 +129,7 @@ def _weights(name: str, weights: str) -> dict[str, Tensor]:
     if weights in enum.__members__:
         try:
             return dict(enum[weights].get_state_dict(progress=True, check_hash=True))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: what came is not what was asked for
             raise ValueError(
                 f"backbone.weights={weights}: could not be downloaded ({_first_line(error)}). On a machine without"
                 f" internet, fetch {enum[weights].url} elsewhere and set backbone.weights=/path/to/file.pth, or train"
@@ -137,7 +141,16 @@ def _weights(name: str, weights: str) -> dict[str, Tensor]:
             f"backbone.weights={weights}: neither a file on disk nor one of {name}'s weights"
             f" ({', '.join(enum.__members__)}); null trains from random weights"
         )
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"backbone.weights={weights}: not a file of tensors alone, which torch.save(network.state_dict(), path)"
+            " writes; it is broken, or would run code when read"
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"backbone.weights={weights}: not a state dict of {name} (it holds a {type(state).__name__})")
+    return dict(state)
 
 
 def _first_line(error: Exception) -> str:

@@ -48,8 +48,11 @@ class CAMNetwork(nn.Module):
     @torch.no_grad()
     def grid(self, size: int) -> tuple[int, int]:
         """The heatmap grid (h, w) of square images of `size` pixels, read from the backbone's answer to a blank one."""
-        training = self.training
-        blank = torch.zeros(1, 3, size, size, device=self.classifier.weight.device)
-        features = self.eval().backbone(blank)
-        self.train(training)
+        training = [module for module in self.modules() if module.training]
+        blank = self.classifier.weight.new_zeros(1, 3, size, size)
+        try:
+            features = self.eval().backbone(blank)
+        finally:
+            for module in training:  # one by one: a frozen layer stays frozen
+                module.training = True
         return features.shape[-2], features.shape[-1]
