@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["VACTask"]
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -47,6 +48,10 @@ class VACTask(pl.LightningModule):
         channels_last: memory layout of network and images.
     """
 
+    positive_ratio: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -65,8 +70,8 @@ class VACTask(pl.LightningModule):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
-        if lambda_ < 0:
-            raise ValueError(f"lambda={lambda_}: expected a number of at least 0")
+        if not 0 <= lambda_ < math.inf:
+            raise ValueError(f"lambda={lambda_}: expected a finite number of at least 0")
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self.layout)
         self.views = views
@@ -90,8 +95,9 @@ class VACTask(pl.LightningModule):
         return self.network(Scale(self.views.size).image(self.normalise(images)))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> float by ImageNet's mean and deviation; a transform's 0 fill is then the mean colour."""
-        return ((images.float() - self.mean) / self.std).contiguous(memory_format=self.layout)
+        """uint8 (B, 3, H, W) -> float by the mean and deviation of ImageNet; the 0 of transforms is the mean."""
+        normal = (images.float() - self.mean) / self.std
+        return normal.to(self.mean.dtype).contiguous(memory_format=self.layout)  # the network's, as trainer.precision
 
     def plan(self, epoch: int, batch: int) -> ViewPlan:
         """The views of one batch: a function of seed, epoch and batch number, so the same in every process."""
@@ -163,5 +169,5 @@ class VACTask(pl.LightningModule):
 
     def _grid(self, size: int) -> tuple[int, int]:
         if size not in self._grids:
-            self._grids[size] = self.network.grid(size)
+            self._grids[size] = self.network.grid(size)  # type: ignore[operator]
         return self._grids[size]

@@ -1,0 +1,287 @@
+"""The task: its objective written out in loops, lambda = 0 as plain augmentation, plans, passes and evaluation."""
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vac_lightning.data.base import Batch, Sample
+from vac_lightning.data.datamodule import DataModule
+from vac_lightning.metrics import evaluate
+from vac_lightning.networks.backbones import tiny
+from vac_lightning.networks.cam import CAMNetwork
+from vac_lightning.task import VACTask
+from vac_lightning.transforms import Flip, Rotate, Translate, random_flip, random_quarter_turn, random_translate
+from vac_lightning.views import Views
+
+LABELS = ("a", "b", "c", "d")
+RATIO = torch.tensor([0.1, 0.5, 0.25, 0.8])
+WEIGHTS = {"large": 0.6, "small": 0.7, "scale": 0.8}
+RANDOM = {"t": random_translate, "r": random_quarter_turn, "f": random_flip}
+FIXED = {
+    "t": lambda generator, grid: Translate(1 / grid[0], -2 / grid[1]),
+    "r": lambda generator, grid: Rotate(90),
+    "f": lambda generator, grid: Flip(),
+}
+LARGE, SMALL = 32, 24  # grids of 4 and 3 cells
+
+
+class Noise:
+    """A data set of noise at every size asked for."""
+
+    labels = LABELS
+
+    def __init__(self, role: str, sizes: Sequence[int], n: int = 10) -> None:
+        rng = np.random.default_rng(len(role))
+        self.images = [rng.integers(0, 256, (n, 3, size, size), dtype=np.uint8) for size in sizes]
+        self.targets = rng.integers(-1, 2, (n, len(LABELS))).astype(np.int8)
+        self.targets[0] = 1
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample([torch.from_numpy(x[index]) for x in self.images], torch.from_numpy(self.targets[index]), index)
+
+    def source(self, index: int) -> str:
+        return str(index)
+
+
+def vac_task(word: str, lambda_: float = 1.0, letters=RANDOM, **options) -> VACTask:
+    torch.manual_seed(0)
+    options = {"optimizer": partial(torch.optim.SGD, lr=0.01, momentum=0.9), **options}
+    views = Views(word, LARGE, (SMALL,), letters, WEIGHTS)
+    return VACTask(CAMNetwork(tiny(), len(LABELS)), views, LABELS, RATIO, lambda_=lambda_, **options)
+
+
+def module(task: VACTask) -> DataModule:
+    return DataModule(Noise, task.views.sizes, batch_size=4)
+
+
+def a_batch(task: VACTask) -> Batch:
+    return next(iter(module(task).train_dataloader()))
+
+
+def trainer(**options) -> pl.Trainer:
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    defaults = {"max_epochs": 2, "limit_val_batches": 0, "num_sanity_val_steps": 0, **dict.fromkeys(quiet, False)}
+    return pl.Trainer(accelerator="cpu", devices=1, **(defaults | options))
+
+
+def moved(x: np.ndarray, word: str, grid: int) -> np.ndarray:
+    """The fixed transforms again, on (channels, side, side), without the code under test."""
+    if word == "f":
+        return x[..., ::-1]
+    if word == "r":
+        return np.rot90(x, axes=(1, 2))
+    cell, y = x.shape[-1] // grid, np.zeros_like(x)
+    y[:, cell:, : -2 * cell] = x[:, :-cell, 2 * cell :]
+    return y
+
+
+def answer(task: VACTask, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (L,) and heatmaps (L, h, w) of one image, from the features and the classifier's numbers."""
+    with torch.no_grad():
+        features = task.network.backbone(torch.tensor(image.copy())[None].float())[0].double().numpy()
+        w, b = (x.double().numpy() for x in (task.network.classifier.weight, task.network.classifier.bias))
+    heatmaps = np.stack([sum(w[j, k] * features[k] for k in range(len(features))) for j in range(len(b))])
+    return np.array([heatmaps[j].mean() + b[j] for j in range(len(b))]), heatmaps
+
+
+def literal_objective(task: VACTask, batch: Batch, word: str) -> dict[str, float]:
+    """l_c over all views, the terms of l_a and their weighted sum, sample by sample and label by label."""
+    move, sizes = word.replace("s", "").replace("none", ""), task.views.sizes
+    sources = [batch.images] if isinstance(batch.images, Tensor) else batch.images
+    n, loss_c, terms, cells = len(batch.targets), 0.0, {}, {}
+    for i in range(n):
+        shown: dict[int, list[np.ndarray]] = {}
+        for size, source in zip(sizes, sources, strict=True):
+            image = np.empty((3, size, size))
+            for c, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
+                image[c] = (source[i, c].numpy() / 255 - mean) / std
+            views = [image, *([moved(image, move, size // 8)] if move else [])]
+            shown[size] = []
+            for view in views:
+                logits, heatmaps = answer(task, view)
+                shown[size].append(heatmaps)
+                for j, x in enumerate(logits):
+                    q, p = 1 / (1 + math.exp(-x)), float(RATIO[j])
+                    loss = math.exp(1 - p) * math.log(q) if batch.targets[i, j] == 1 else math.exp(p) * math.log(1 - q)
+                    loss_c -= loss / (n * len(views) * len(sizes))
+        compared = []
+        if move:
+            for place, size in zip(("large", "small"), sizes, strict=False):
+                before, after = shown[size]
+                seen = moved(np.ones_like(before), move, size // 8) == 1
+                name = f"{move}_{place}" if "s" in word else move
+                compared.append((name, moved(before, move, size // 8), after, seen))
+        if "s" in word:
+            for a, b in zip(shown[LARGE], shown[SMALL], strict=True):
+                if move != "t" or a is shown[LARGE][0]:
+                    a, b = np.kron(a, np.ones((1, 3, 3))), np.kron(b, np.ones((1, 4, 4)))
+                    compared.append(("s", a, b, np.ones_like(a, dtype=bool)))
+        for name, a, b, seen in compared:
+            terms[name] = terms.get(name, 0) + float(((a - b)[seen] ** 2).sum())
+            cells[name] = cells.get(name, 0) + int(seen.sum())
+    terms = {name: value / cells[name] for name, value in terms.items()}
+    weight = {name: WEIGHTS["scale" if name == "s" else name.partition("_")[2] or "large"] for name in terms}
+    loss_a = sum(weight[name] * value for name, value in terms.items())
+    total = loss_c + task.lambda_ * loss_a
+    return {"loss": total, "loss_c": loss_c, "loss_a": loss_a, **{f"loss_a/{name}": x for name, x in terms.items()}}
+
+
+@pytest.mark.parametrize("word", ["none", "f", "t", "r", "s", "fs", "ts"])
+@pytest.mark.parametrize("lambda_", [0.5, 0.0])
+def test_the_objective_is_its_literal_transcription(word, lambda_):
+    task = vac_task(word, lambda_, letters=FIXED).eval()
+    batch = a_batch(task)
+    with torch.no_grad():
+        terms = task.objective(batch, task.plan(0, 0))
+    expected = literal_objective(task, batch, word)
+    assert terms.keys() == expected.keys()
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def plain_augmentation(task: VACTask, epochs: int) -> nn.Module:
+    """Training by hand on every view's logits: no heatmaps, no consistency, no Lightning."""
+    network = deepcopy(task.network).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    mean, std = (255 * torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    loader = module(task).train_dataloader()
+    for epoch in range(epochs):
+        loader.sampler.set_epoch(epoch)
+        for number, batch in enumerate(loader):
+            sources = [batch.images] if isinstance(batch.images, Tensor) else batch.images
+            logits = []
+            for source, moves in zip(sources, task.plan(epoch, number).groups.values(), strict=True):
+                x = ((source - mean) / std).contiguous(memory_format=torch.channels_last)
+                x = torch.cat([move.image(x) for move in moves])
+                logits.append(network.classifier(network.backbone(x).mean((-2, -1))))
+            x = torch.cat(logits)
+            y = (torch.cat([batch.targets] * (len(x) // len(batch.targets))) == 1).float()
+            weight = torch.where(y == 1, torch.exp(1 - RATIO), torch.exp(RATIO))
+            loss = F.binary_cross_entropy_with_logits(x, y, weight, reduction="sum") / len(x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return network
+
+
+def differing(a: nn.Module, b: nn.Module) -> list[str]:
+    other = b.state_dict()
+    return [name for name, value in a.state_dict().items() if not torch.equal(value, other[name])]
+
+
+@pytest.mark.parametrize("word", ["none", "f", "fs", "tr"])
+def test_lambda_0_is_plain_augmentation_bit_for_bit(word):
+    task = vac_task(word, lambda_=0.0)
+    expected = plain_augmentation(task, epochs=2)
+    untrained = deepcopy(task.network)
+    trainer().fit(task, datamodule=module(task))
+    assert differing(task.network, expected) == []
+    assert differing(task.network, untrained)
+
+
+def test_lambda_above_0_is_not():
+    augmented, consistent = vac_task("f", lambda_=0.0), vac_task("f", lambda_=1.0)
+    assert differing(augmented.network, consistent.network) == []
+    for task in (augmented, consistent):
+        trainer(max_epochs=1, limit_train_batches=1).fit(task, datamodule=module(task))
+    changed = differing(augmented.network, consistent.network)
+    assert any("backbone.layers.0" in name for name in changed)
+    assert not any("classifier" in name for name in changed)  # the heatmaps' weights are detached
+
+
+@pytest.mark.parametrize(
+    ("word", "views"), [("none", {32: 1}), ("f", {32: 2}), ("s", {32: 1, 24: 1}), ("fs", {32: 2, 24: 2})]
+)
+def test_each_size_is_one_forward_pass(word, views):
+    task = vac_task(word)
+    batch, plan = a_batch(task), task.plan(0, 0)
+    passes = []
+    task.network.backbone.register_forward_pre_hook(lambda module, inputs: passes.append(tuple(inputs[0].shape)))
+    task.objective(batch, plan)
+    assert passes == [(4 * n, 3, size, size) for size, n in views.items()]
+
+
+def test_a_plan_is_a_function_of_seed_epoch_and_batch():
+    task = vac_task("tr")
+    plans = {(epoch, batch): task.plan(epoch, batch) for epoch in range(4) for batch in range(4)}
+    torch.manual_seed(7)
+    same = vac_task("tr")
+    assert all(same.plan(*key) == plan for key, plan in reversed(plans.items()))
+    assert len({str(plan) for plan in plans.values()}) > 8
+    other = vac_task("tr", seed=1)
+    assert sum(other.plan(*key) != plan for key, plan in plans.items()) > 8
+
+
+def test_evaluation_sees_the_large_untransformed_image_only():
+    task = vac_task("fs")
+    data = module(task)
+    trainer().test(task, datamodule=data, verbose=False)
+    tested = task.trainer.callback_metrics
+    split = data.split("test")
+    mean, std = (torch.tensor(x)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    images = (torch.from_numpy(split.images[0]) / 255 - mean) / std
+    with torch.no_grad():
+        expected = evaluate(task.network.eval()(images).logits, split.targets)
+    names = {f"AP/{j}": f"AP/{label}" for j, label in enumerate(LABELS)}
+    assert {key: float(value) for key, value in tested.items()} == pytest.approx(
+        {f"test/{names.get(key, key)}": value for key, value in expected.items()}, rel=1e-5
+    )
+
+
+def test_of_two_sizes_the_large_one_is_evaluated():
+    task = vac_task("fs").eval()
+    batch = a_batch(task)
+    with torch.no_grad():
+        task.test_step(batch, 0)
+        logits = task.network(task.normalise(batch.images[0])).logits
+    index, evaluated, _ = task.test_evaluation.predictions()
+    np.testing.assert_array_equal(index, batch.index.sort().values)
+    np.testing.assert_allclose(evaluated, logits[batch.index.argsort()], rtol=1e-5)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 1.0])
+def test_consistency_is_measured_at_lambda_0_but_pushes_nothing(lambda_):
+    task = vac_task("fs", lambda_)
+    terms = task.objective(a_batch(task), task.plan(0, 0))
+    assert terms["loss_a"] > 0
+    assert terms["loss_a"].requires_grad is (lambda_ > 0)
+    assert (terms["loss"] != terms["loss_c"]).item() is (lambda_ > 0)
+
+
+def test_a_schedule_by_step_is_told_how_many():
+    told = []
+
+    def schedule(optimizer, total_steps):
+        told.append(total_steps)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=total_steps)
+
+    task = vac_task("none", scheduler=schedule, scheduler_interval="step")
+    trainer().fit(task, datamodule=module(task))
+    assert told == [6]
+    assert task.lr_schedulers().last_epoch == 6
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_other_precisions_train_alike(precision):
+    losses = {}
+    for name in ("32-true", precision):
+        task = vac_task("trs")
+        trainer(precision=name, max_epochs=1).fit(task, datamodule=module(task))
+        losses[name] = float(task.trainer.callback_metrics["train/loss"])
+    assert losses[precision] == pytest.approx(losses["32-true"], rel=0.03)
+
+
+@pytest.mark.parametrize("lambda_", [-1.0, math.nan, math.inf])
+def test_lambda_is_a_weight(lambda_):
+    with pytest.raises(ValueError, match="lambda="):
+        vac_task("f", lambda_)
