@@ -147,7 +147,7 @@ def versions() -> dict[str, str]:
         "numpy",
         "opencv-python-headless",
     )
-    found = {}
+    found: dict[str, str] = {}
     for name in names:
         try:
             found[name] = version(name)
@@ -174,7 +174,17 @@ _MISSING = object()
 
 
 def _of_the_result(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {word: value for word, value in config.items() if word not in NOT_OF_THE_RESULT}
+    kept = {word: value for word, value in config.items() if word not in NOT_OF_THE_RESULT}
+    return dict(_without_place(kept, str(config.get("run_dir") or "")))
+
+
+def _without_place(value: Any, place: str) -> Any:
+    """The same run elsewhere has its folder in other words too, such as where checkpoints go."""
+    if isinstance(value, Mapping):
+        return {word: _without_place(child, place) for word, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_place(child, place) for child in value]
+    return value.replace(place, "${run_dir}") if place and isinstance(value, str) else value
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

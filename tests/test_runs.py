@@ -1,0 +1,176 @@
+"""Run folders: whole files or none, what a hash covers, what a history holds."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vac_lightning.runs import (
+    Run,
+    config_difference,
+    config_hash,
+    find_runs,
+    row_name,
+    run_dir,
+    versions,
+    write_atomically,
+)
+
+CONFIG = {
+    "lambda": 1.0,
+    "seed": 0,
+    "backbone": {"name": "resnet50", "weights": None},
+    "small_sizes": [192],
+    "callbacks": {"checkpoint": {"dirpath": "/runs/demo/R50/seed=0/checkpoints"}, "paths": ["/runs/demo/R50/seed=0"]},
+    "run_dir": "/runs/demo/R50/seed=0",
+    "runs_dir": "/runs",
+    "experiment": "demo",
+    "row": "R50",
+    "num_workers": 4,
+    "logger": {"project": "x"},
+}
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path):
+    path = tmp_path / "deep" / "results.json"
+    write_atomically(path, lambda file: file.write(b"old"))
+
+    def fail(file) -> None:
+        file.write(b"half of the ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in path.parent.iterdir()] == ["results.json"]
+    write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"new"
+
+
+def test_a_half_written_file_is_never_under_its_name(tmp_path: Path):
+    path = tmp_path / "results.json"
+    write_atomically(
+        path, lambda file: (file.write(b"x"), file.flush(), pytest.fail("seen") if path.exists() else None)
+    )
+    assert path.read_bytes() == b"x"
+
+
+def test_results_without_a_value_are_null(tmp_path: Path):
+    run = Run(tmp_path)
+    assert not run.finished
+    values = {"mAP": np.float64(71.5), "AP": [math.nan, 3, {"x": math.inf}], 7: "seven"}
+    run.write_results(values)
+    assert run.finished
+    assert run.results() == {"mAP": 71.5, "AP": [None, 3, {"x": None}], "7": "seven"}
+    with pytest.raises(TypeError):
+        run.write_results({"mAP": object()})
+    assert run.results()["mAP"] == 71.5
+
+
+def test_an_unfinished_run_has_no_results(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        Run(tmp_path).results()
+
+
+def test_predictions_come_back_as_they_were(tmp_path: Path):
+    run = Run(tmp_path)
+    arrays = {
+        "index": np.arange(3),
+        "logits": np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32),
+        "targets": np.array([[1, 0], [-1, 1], [0, 0]], np.int8),
+    }
+    run.write_predictions(**arrays)
+    for name, array in run.predictions().items():
+        np.testing.assert_array_equal(array, arrays.pop(name), strict=True)
+    assert not arrays
+
+
+def test_find_runs(tmp_path: Path):
+    for name in ("b/seed=1", "a/seed=0", "b/seed=0"):
+        Run(tmp_path / name).write_results({})
+    (tmp_path / "c" / "seed=0" / "checkpoints").mkdir(parents=True)
+    assert find_runs([tmp_path / "b", str(tmp_path), tmp_path / "a" / "seed=0"]) == [
+        Run(tmp_path / name) for name in ("a/seed=0", "b/seed=0", "b/seed=1")
+    ]
+    with pytest.raises(FileNotFoundError, match="c has no finished run"):
+        find_runs([tmp_path, tmp_path / "c"])
+    with pytest.raises(FileNotFoundError, match="d does not exist"):
+        find_runs([tmp_path / "d"])
+
+
+def test_rows_are_named_as_in_the_paper():
+    rows = {
+        ("none", 1.0): "R50",
+        ("none", 0.0): "R50",
+        ("f", 0.0): "R50+f",
+        ("f", 1.0): "R50+ACf",
+        ("fs", 1): "R50+ACfs",
+        ("fs", 0.5): "R50+ACfs_lambda=0.5",
+        ("f", 0.0, "a/b"): "R50+f_a-b",
+    }
+    assert {key: row_name("R50", *key) for key in rows} == rows
+
+
+def test_a_run_lies_where_its_words_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_dir("runs", "table1", "R50+ACfs", 3) == str(tmp_path / "runs" / "table1" / "R50+ACfs" / "seed=3")
+    assert run_dir("/elsewhere", "demo", "Tiny", 0) == "/elsewhere/demo/Tiny/seed=0"
+
+
+def elsewhere(place: str) -> dict:
+    return json.loads(json.dumps(CONFIG).replace("/runs/demo/R50/seed=0", place)) | {"runs_dir": "/other"}
+
+
+def test_the_hash_covers_what_determines_a_result():
+    once = config_hash(CONFIG)
+    assert len(once) == 16
+    same = [
+        dict(reversed(CONFIG.items())),
+        CONFIG | {"num_workers": 0, "logger": None, "experiment": "x", "row": "y", "variant": "z", "overwrite": True},
+        elsewhere("/tmp/one"),
+    ]
+    different = [
+        CONFIG | {"lambda": 0.5},
+        CONFIG | {"seed": 1},
+        CONFIG | {"backbone": {"name": "resnet50", "weights": "IMAGENET1K_V1"}},
+        CONFIG | {"small_sizes": [192, 160]},
+        CONFIG | {"callbacks": {}},
+    ]
+    assert {config_hash(config) for config in same} == {once}
+    assert len({config_hash(config) for config in [CONFIG, *different]}) == 6
+
+
+def test_config_difference_names_words_and_both_values():
+    new = elsewhere("/tmp/one") | {"lambda": 0.5, "backbone": {"name": "resnet18"}, "ema": {"decay": 0.9}}
+    assert config_difference(CONFIG, new) == [
+        "backbone.name: resnet50 -> resnet18",
+        "backbone.weights: None -> (not set)",
+        "ema.decay: (not set) -> 0.9",
+        "lambda: 1.0 -> 0.5",
+    ]
+    assert config_difference(CONFIG, elsewhere("/tmp/one")) == []
+
+
+def test_history_gathers_an_epoch_from_its_rows(tmp_path: Path):
+    (tmp_path / "metrics.csv").write_text(
+        "epoch,step,train/loss,val/mAP,lr-SGD\n"
+        "0,1,0.9,,\n"
+        ",1,,,0.001\n"
+        "0,3,,61.5,\n"
+        "0,3,0.8,,\n"
+        ",4,,,0.0005\n"
+        "1,6,0.7,62.5,\n"
+    )
+    assert Run(tmp_path).history() == {
+        0: {"step": 3, "train/loss": 0.8, "val/mAP": 61.5, "lr-SGD": 0.001},
+        1: {"step": 6, "train/loss": 0.7, "val/mAP": 62.5, "lr-SGD": 0.0005},
+    }
+    assert Run(tmp_path / "none").history() == {}
+
+
+def test_versions_name_what_is_there():
+    found = versions()
+    assert found["numpy"] == np.__version__
+    assert all(found.values())
