@@ -27,7 +27,7 @@ class Sample(NamedTuple):
 
     images: list[Tensor]
     targets: Tensor
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
 class Batch(NamedTuple):
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
     images: Tensor | list[Tensor]
     targets: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
 
 
 class Dataset(Protocol):

@@ -1,0 +1,156 @@
+"""The data module: an order that seed and epoch decide, however many processes share it."""
+
+from collections.abc import Sequence
+from itertools import chain
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from vac_lightning.data.base import DataError, Sample
+from vac_lightning.data.datamodule import DataModule
+
+
+class Numbers:
+    """Sample i is an image full of i at each size asked for."""
+
+    def __init__(self, role: str, sizes: Sequence[int], n: int, labels: tuple[str, ...]) -> None:
+        self.role, self.sizes, self.labels = role, tuple(sizes), labels
+        self.targets = np.random.default_rng(0).integers(-1, 2, (n, len(labels))).astype(np.int8)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Sample:
+        images = [torch.full((3, size, size), index, dtype=torch.uint8) for size in self.sizes]
+        return Sample(images, torch.from_numpy(self.targets[index]), index)
+
+    def source(self, index: int) -> str:
+        return f"{self.role} {index}"
+
+
+def module(n: int = 23, sizes: Sequence[int] = (8, 6), batch_size: int = 4, **options) -> DataModule:
+    counts = {"train": n, "val": 7, "test": 5}
+    names = options.pop("names", {})
+    read = options.pop("read", [])
+
+    def dataset(role: str, sizes: Sequence[int]) -> Numbers:
+        read.append(role)
+        return Numbers(role, sizes, counts[role], names.get(role, ("a", "b", "c")))
+
+    return DataModule(dataset, sizes, batch_size, **options)
+
+
+def order(data: DataModule, epoch: int = 0, processes: int = 1, rank: int = 0) -> list[list[int]]:
+    """The indices of every training batch of one process."""
+    data.trainer = SimpleNamespace(world_size=processes, global_rank=rank)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return [batch.index.tolist() for batch in loader]
+
+
+def test_seed_and_epoch_decide_the_order():
+    first = order(module())
+    assert sorted(chain(*first)) == list(range(23))
+    assert list(chain(*first)) != list(range(23))
+    torch.manual_seed(5)
+    assert order(module()) == first
+    data = module()
+    epochs = [order(data, epoch) for epoch in (2, 0, 1)]
+    assert epochs[1] == first
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert order(module(seed=1)) != first
+    assert order(module(), epoch=2) == epochs[0]
+
+
+@pytest.mark.parametrize(("n", "processes"), [(24, 2), (24, 4), (23, 2), (21, 4)])
+def test_processes_share_the_batches_of_one(n, processes):
+    alone = order(module(n), epoch=3)
+    shared = [order(module(n), 3, processes, rank) for rank in range(processes)]
+    for number, batch in enumerate(alone[: n // 4]):
+        assert sorted(batch) == sorted(chain(*(batches[number] for batches in shared)))
+    together = list(chain(*chain(*shared)))
+    assert set(together) == set(range(n))
+    assert len(together) == -(-n // processes) * processes
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_evaluation_keeps_the_order_and_misses_no_sample(processes):
+    seen = []
+    for rank in range(processes):
+        data = module(batch_size=6)
+        data.trainer = SimpleNamespace(world_size=processes, global_rank=rank)
+        indices = [batch.index for batch in data.val_dataloader()]
+        assert max(map(len, indices)) == 6 // processes
+        seen += torch.cat(indices).tolist()
+    assert set(seen) == set(range(7))
+    assert torch.cat([batch.index for batch in module().val_dataloader()]).tolist() == list(range(7))
+
+
+def test_training_shows_every_size_and_evaluation_the_largest_alone():
+    data = module()
+    batch = next(iter(data.train_dataloader()))
+    assert [tuple(images.shape) for images in batch.images] == [(4, 3, 8, 8), (4, 3, 6, 6)]
+    assert all(torch.equal(images[:, 0, 0, 0].long(), batch.index) for images in batch.images)
+    assert torch.equal(batch.targets, torch.from_numpy(data.split("train").targets)[batch.index])
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        assert next(iter(loader)).images.shape == (4, 3, 8, 8)
+    assert next(iter(module(sizes=[8]).train_dataloader())).images.shape == (4, 3, 8, 8)
+
+
+def test_a_short_batch_is_dropped_where_asked_in_training_alone():
+    data = module(drop_last=True)
+    assert [len(batch) for batch in order(data)] == [4] * 5
+    assert sum(len(batch.index) for batch in data.val_dataloader()) == 7
+    with pytest.raises(DataError, match=r"batch_size=24 is larger than the train split \(23 samples\)"):
+        module(batch_size=24, drop_last=True).train_dataloader()
+
+
+def test_a_batch_is_divided_among_processes():
+    data = module(batch_size=6)
+    data.trainer = SimpleNamespace(world_size=4, global_rank=0)
+    with pytest.raises(DataError, match=r"batch_size=6 .* choose a multiple of 4"):
+        data.train_dataloader()
+
+
+def test_splits_of_different_labels_are_refused():
+    data = module(names={"test": ("a", "c", "b")})
+    data.setup("fit")
+    for _ in range(2):
+        with pytest.raises(DataError, match="the test split has 3 labels, the train split 3, or they differ"):
+            data.setup("test")
+    assert data.labels == ("a", "b", "c")
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(DataError, match="the train split is empty"):
+        module(n=0).setup("fit")
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"num_workers": -1}])
+def test_impossible_counts_are_refused(options):
+    with pytest.raises(ValueError, match=r"batch_size=\d+, num_workers=-?\d+"):
+        module(**options)
+
+
+def test_unspecified_is_not_positive():
+    data = module()
+    targets = data.split("train").targets
+    assert (targets == -1).any()
+    counted = [sum(int(y) == 1 for y in column) / len(column) for column in targets.T]
+    torch.testing.assert_close(data.positive_ratio, torch.tensor(counted))
+
+
+def test_a_split_is_read_once_and_when_needed():
+    read: list[str] = []
+    data = module(read=read)
+    data.setup("test")
+    assert read == ["test"]
+    assert data.labels == ("a", "b", "c")
+    data.setup("fit")
+    data.setup("fit")
+    data.train_dataloader()
+    assert read == ["test", "train", "val"]
+    assert data.fingerprints().keys() == {"test", "train", "val"}
+    assert len(set(data.fingerprints().values())) == 3
