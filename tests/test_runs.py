@@ -129,7 +129,7 @@ def test_the_hash_covers_what_determines_a_result():
     same = [
         dict(reversed(CONFIG.items())),
         CONFIG | {"num_workers": 0, "logger": None, "experiment": "x", "row": "y", "variant": "z", "overwrite": True},
-        elsewhere("/tmp/one"),
+        elsewhere("/elsewhere/one"),
     ]
     different = [
         CONFIG | {"lambda": 0.5},
@@ -143,14 +143,14 @@ def test_the_hash_covers_what_determines_a_result():
 
 
 def test_config_difference_names_words_and_both_values():
-    new = elsewhere("/tmp/one") | {"lambda": 0.5, "backbone": {"name": "resnet18"}, "ema": {"decay": 0.9}}
+    new = elsewhere("/elsewhere/one") | {"lambda": 0.5, "backbone": {"name": "resnet18"}, "ema": {"decay": 0.9}}
     assert config_difference(CONFIG, new) == [
         "backbone.name: resnet50 -> resnet18",
         "backbone.weights: None -> (not set)",
         "ema.decay: (not set) -> 0.9",
         "lambda: 1.0 -> 0.5",
     ]
-    assert config_difference(CONFIG, elsewhere("/tmp/one")) == []
+    assert config_difference(CONFIG, elsewhere("/elsewhere/one")) == []
 
 
 def test_history_gathers_an_epoch_from_its_rows(tmp_path: Path):
