@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## train three rows on the embedded data, print their table, draw their Figure 5 (under 10 minutes on 2 cores)
 	$(BIN)/vac train -m '+demo=glob(*)'
-	$(BIN)/vac report runs/demo rows=[Tiny+f,Tiny+ACf]
+	$(BIN)/vac report runs/demo "rows=[Tiny+f,'Tiny+ACf_lambda=0.3']"
 
 test: $(READY) lint ## lint and every test (under 15 minutes on 2 cores)
 	$(BIN)/python -m pytest

@@ -1,13 +1,23 @@
 """Views: which views and pairs a transform word gives, and the authors' terms written out."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from vac_lightning.transforms import Compose, Flip, Rotate, Scale, Translate
+from vac_lightning.transforms import (
+    Compose,
+    Flip,
+    Rotate,
+    Scale,
+    Translate,
+    random_flip,
+    random_quarter_turn,
+    random_translate,
+)
 from vac_lightning.views import Views
 
 WEIGHTS = {"large": 0.6, "small": 0.7, "scale": 0.8}
@@ -143,12 +153,15 @@ def test_shifted_views_of_two_grids_are_not_compared():
     assert torch.equal(answer, heatmaps[192][:2])
 
 
-def test_turned_views_are_compared_across_sizes_where_both_turned_alike():
-    turns = iter([Rotate(90), Rotate(90), Rotate(90), Rotate(180)])
-    drawing = Views("rs", 224, (192,), {"r": lambda generator, grid: next(turns)}, WEIGHTS)
-    alike, unlike = (drawing.plan(Generator(), grid) for _ in range(2))
-    assert (alike.pairs[2].a.stop, alike.pairs[2].b.stop) == (2, 2)
-    assert (unlike.pairs[2].a.stop, unlike.pairs[2].b.stop) == (1, 1)
+def test_turns_and_free_shifts_are_drawn_alike_at_both_sizes():
+    free = {"r": random_quarter_turn, "t": partial(random_translate, whole_cells=False), "f": random_flip}
+    turns = set()
+    for seed in range(20):
+        made = Views("rtfs", 224, (192,), free, WEIGHTS).plan(Generator().manual_seed(seed), grid)
+        assert made.groups[224] == made.groups[192]
+        assert made.pairs[-1].a.stop == 2
+        turns.add(made.groups[224][1].transforms[0])
+    assert turns == {Rotate(90), Rotate(180), Rotate(270)}
 
 
 def test_views_are_stacked_view_by_view():

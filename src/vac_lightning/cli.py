@@ -23,8 +23,8 @@ examples:
   vac train                                                  the embedded data, on whatever machine this is
   vac train backbone=r50 transform=fs lambda=1 data=wider data.root=/data/wider
   vac train -m backbone=r50,r101 transform=t,r,s,f,fs lambda=0,0.5,1
-  vac evaluate run=runs/shapes/Tiny+ACf/seed=0 split=val
-  vac predict photo.jpg run=runs/shapes/Tiny+ACf/seed=0
+  vac evaluate run=runs/shapes/Tiny+ACfs/seed=0 split=val
+  vac predict photo.jpg run=runs/shapes/Tiny+ACfs/seed=0
   vac report runs/shapes
 
 vac <command> --help lists a command's words and their allowed values."""

@@ -94,7 +94,7 @@ class Views:
         transform: "none", or distinct letters out of `letters` and "s".
         size: side of the large images in pixels; evaluation sees this size alone.
         small_sizes: sides to draw the second size from, once a batch.
-        letters: letter -> sampler (generator, heatmap grid) -> transform, drawn once a batch and size.
+        letters: letter -> sampler (generator, heatmap grid) -> transform, drawn once a batch for each size.
         weights: of the pairs at the large size, at the small size, and between the sizes.
 
     Raises:
@@ -137,7 +137,9 @@ class Views:
         shown = [self.size]
         if self.small_sizes:
             shown.append(self.small_sizes[int(torch.randint(len(self.small_sizes), (), generator=generator))])
-        moves = {size: self._draw(generator, grid(size)) for size in shown}
+        # Every size draws from the same random numbers: what does not depend on the grid is the same at both.
+        state = generator.get_state()
+        moves = {size: self._draw(generator.set_state(state), grid(size)) for size in shown}
         groups = {size: (IDENTITY, *moves[size]) for size in shown}
         pairs = []
         if self._moves:

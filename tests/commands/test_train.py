@@ -145,7 +145,7 @@ def test_tensorboard_by_choice(smoke: Smoke, tmp_path: Path) -> None:
 def test_experiment_files_are_rows(smoke: Smoke, tmp_path: Path) -> None:
     assert smoke("-m", "+demo=glob(*)", "trainer.max_epochs=1").code == 0
     rows = {run.path.parent.name for run in find_runs([tmp_path / "runs" / "demo"])}
-    assert rows == {"Tiny", "Tiny+f", "Tiny+ACf"}
+    assert rows == {"Tiny", "Tiny+f", "Tiny+ACf_lambda=0.3"}
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
         data.setup("fit")
         data.setup("test")
         task = assembly.task(config, data.labels, data.positive_ratio)
+        task.plan(epoch=0, batch=0)  # sizes and transforms that do not suit the network show here, not an epoch later
         throughput = Throughput()
         callbacks = [throughput, PredictionWriter(run.path)]
         callbacks += [instantiate(node, _convert_="all") for node in config.callbacks.values() if node is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Backbone", "timm_model", "tiny", "torchvision_resnet"]
 
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,16 @@ class _TimmFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.model.forward_features(images)
+        if not isinstance(features, Tensor):
+            raise ValueError(f"backbone.name: {type(self.model).__name__} of timm gives no single feature map")
         if features.ndim == 3:
-            tokens = features[:, self.model.num_prefix_tokens :]
-            return tokens.transpose(1, 2).unflatten(2, self.model.patch_embed.dynamic_feat_size(images.shape[-2:]))
+            tokens = features[:, getattr(self.model, "num_prefix_tokens", 0) :].transpose(1, 2)
+            side = math.isqrt(tokens.shape[-1])
+            if side * side != tokens.shape[-1]:
+                raise ValueError(
+                    f"backbone.name: the {tokens.shape[-1]} tokens of {type(self.model).__name__} fill no square grid"
+                )
+            return tokens.unflatten(2, (side, side))
         if features.shape[1] != self.model.num_features:
             return features.permute(0, 3, 1, 2)
         return features
