@@ -8,6 +8,9 @@ READY := $(VENV)/ready
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Two processes of one compute thread each: more would fight over two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint bench constraints clean
 
@@ -29,10 +32,10 @@ demo: $(READY) ## train three rows on the embedded data, print their table, draw
 	$(BIN)/vac report runs/demo "rows=[Tiny+f,'Tiny+ACf_lambda=0.3']"
 
 test: $(READY) lint ## lint and every test (under 15 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(READY) ## the tests to run while editing (under 90 seconds)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(READY) ## ruff, mypy, and the walls between modules
 	$(BIN)/ruff check .

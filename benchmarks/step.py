@@ -121,6 +121,13 @@ def main() -> None:
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{words.backbone}, ACfs, batch {words.batch}: {4 * words.batch} images a step, channels_last")
     print(f"torch {torch.__version__}, {name}")
+    options = [f"--batch={words.batch}", f"--labels={words.labels}", f"--backbone={words.backbone}"]
+    for precision in words.precision:
+        # Before this process grows: on Linux a new process's peak starts at its parent's.
+        command = [sys.executable, __file__, *options, f"--precision={precision}"]
+        peak = {key: json.loads(subprocess.check_output([*command, f"--peak={key}"])) for key in steps}
+        mebibytes = {key: value / 2**20 for key, value in peak.items()}
+        print(f"{precision}: peak MiB ours {mebibytes['ours']:.0f}, bare {mebibytes['bare']:.0f}, {_ratio(peak)}")
     for precision in words.precision:
         made = {key: make(words.backbone, data, precision == "bf16") for key, make in steps.items()}
         times: dict[str, list[float]] = {key: [] for key in made}
@@ -132,19 +139,7 @@ def main() -> None:
                     times[key].append(elapsed)
         del made
         rate = {key: 4 * words.batch / statistics.median(values) for key, values in times.items()}
-        options = [
-            f"--batch={words.batch}",
-            f"--labels={words.labels}",
-            f"--backbone={words.backbone}",
-            f"--precision={precision}",
-        ]
-        peak = {
-            key: json.loads(subprocess.check_output([sys.executable, __file__, f"--peak={key}", *options]))
-            for key in steps
-        }
         print(f"{precision}: images/s ours {rate['ours']:.2f}, bare {rate['bare']:.2f}, {_ratio(rate)}")
-        mebibytes = {key: value / 2**20 for key, value in peak.items()}
-        print(f"{precision}: peak MiB ours {mebibytes['ours']:.0f}, bare {mebibytes['bare']:.0f}, {_ratio(peak)}")
 
 
 def _ratio(values: Mapping[str, float]) -> str:

@@ -31,7 +31,7 @@ class Row:
 
 
 def rows(runs: Sequence[Run], epoch: str = "best") -> list[Row]:
-    """One Row per row name, in the order of the runs; epoch is "best" or "last"."""
+    """One Row per row name at the "best" or "last" epoch, in the paper's order: plain, augmentation, consistency."""
     grouped: dict[str, list[dict]] = {}
     for run in runs:
         results = run.results()
@@ -43,7 +43,7 @@ def rows(runs: Sequence[Run], epoch: str = "best") -> list[Row]:
             ", ".join(sorted({results["metrics"]["best"]["chosen_on"] for results in group})),
             {metric: [_number(results["metrics"][epoch]["test"][metric]) for results in group] for metric in SUMMARY},
         )
-        for name, group in grouped.items()
+        for name, group in sorted(grouped.items(), key=lambda item: _place(item[0]))
     ]
 
 
@@ -55,6 +55,11 @@ def markdown(table: Sequence[Row]) -> str:
         cells = [f"**{row.cell(m)}**" if row.cell(m) == best[m] else row.cell(m) for m in SUMMARY]
         lines.append(f"| {_escaped(row.name)} | {len(row.metrics['mAP'])} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _place(name: str) -> tuple[str, bool, str]:
+    backbone, _, rest = name.partition("+")
+    return backbone, rest.startswith("AC"), rest
 
 
 def _number(value: float | None) -> float:
