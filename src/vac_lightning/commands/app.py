@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["UsageError", "main", "positional", "usage"]
+__all__ = ["UsageError", "console", "main", "positional", "quieten", "usage"]
 
+import logging
 import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -24,6 +26,7 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 
 from vac_lightning.commands.words import check
 from vac_lightning.runs import row_name, run_dir
@@ -103,6 +106,20 @@ def positional(word: str) -> None:
     if paths:
         quoted = ",".join("'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'" for path in paths)
         sys.argv[1:] = [a for a in sys.argv[1:] if a not in paths] + [f"{word}=[{quoted}]"]
+
+
+def quieten() -> None:
+    """Keep the terminal to what a command has to say: no tips, and no warning about what is meant."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _NOT_NEWS:
+        warnings.filterwarnings("ignore", message)
+
+
+def console() -> Console:
+    """Where tables are printed: names are shown as they are, and a pipe is as wide as a table needs."""
+    terminal = Console(markup=False, highlight=False)
+    return terminal if terminal.is_terminal else Console(markup=False, highlight=False, width=160)
 
 
 def _shipped(folder: str) -> Path:
@@ -216,3 +233,11 @@ def _unknown_word(word: str) -> str:
     near = get_close_matches(leaf, names, n=1)
     hint = f"did you mean {'.'.join(filter(None, (prefix, near[0])))}? " if near else ""
     return f"unknown word {word!r}; {hint}allowed{' in ' + prefix if prefix else ''}: {', '.join(names)}"
+
+
+_NOT_NEWS = (
+    "Experiment logs directory .* exists and is not empty",  # the run folder holds more than Lightning's logs
+    "The number of training batches .* is smaller than the logging interval",
+    "The '.*' does not have many workers",  # num_workers is a word of ours
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+)

@@ -20,12 +20,12 @@ def main() -> int:
 def evaluate(config: DictConfig) -> None:
     """Print the metrics of a run's checkpoint on one split."""
     import pytorch_lightning as pl
-    from rich.console import Console
     from rich.table import Table
 
     from vac_lightning.commands import assembly
     from vac_lightning.metrics import SUMMARY, MultilabelEvaluation
 
+    app.quieten()
     with app.usage():
         run = Run(Path(config.run))
         trained = assembly.run_config(run)
@@ -50,9 +50,12 @@ def evaluate(config: DictConfig) -> None:
         use_distributed_sampler=False,
     )
     (values,) = trainer.test(task, dataloaders=data.loader(config.split), verbose=False)
-    console = Console()
+    console = app.console()
     suffix = "" if config.top_k is None else f", top-{config.top_k}"
-    table = Table(title=f"{run.path}: {config.checkpoint} epoch, {config.split}, {len(split)} samples{suffix}")
+    console.print(
+        f"{run.path}: {config.checkpoint} epoch, {config.split} split, {len(split)} samples{suffix}", soft_wrap=True
+    )
+    table = Table()
     for name in SUMMARY:
         table.add_column(name, justify="right")
     table.add_row(*(f"{values[f'test/{name}']:.1f}" for name in SUMMARY))

@@ -22,7 +22,6 @@ def predict(config: DictConfig) -> None:
     """Print each photograph's highest-scoring labels and write its overlays to out/<name>.png."""
     import numpy as np
     import torch
-    from rich.console import Console
     from rich.table import Table
 
     from vac_lightning.commands import assembly
@@ -38,7 +37,7 @@ def predict(config: DictConfig) -> None:
         photos = [(Path(path), read_photo(Path(path), None)) for path in config.photos]
         run = Run(Path(config.run))
         task = assembly.load_task(run, assembly.run_config(run), config.checkpoint).eval()
-    console = Console()
+    console = app.console()
     side = task.views.size
     taken: set[str] = set()
     for path, photo in photos:
@@ -47,7 +46,8 @@ def predict(config: DictConfig) -> None:
             output = task(image[None])
         scores = output.logits[0].sigmoid()
         top = scores.topk(min(config.top_k, len(scores)))
-        table = Table("label", "score", title=str(path))
+        console.print(str(path), soft_wrap=True)
+        table = Table("label", "score")
         for score, j in zip(top.values.tolist(), top.indices.tolist(), strict=True):
             table.add_row(task.labels[j], f"{score:.3f}", style="bold" if score > 0.5 else "")
         console.print(table)
@@ -60,7 +60,7 @@ def predict(config: DictConfig) -> None:
             f"{task.labels[j]} {score:.2f}" for score, j in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
         overlays(target, np.array(photo), output.heatmaps[0, top.indices].float().numpy(), captions)
-        console.print(f"overlays: {target}")
+        console.print(f"overlays: {target}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ def main() -> int:
 
 def report(config: DictConfig) -> None:
     """Print the table in the paper's columns; write it to out/table.md and Figure 5 to out/figure5.png."""
-    from rich.console import Console
     from rich.table import Table
 
     from vac_lightning.metrics import SUMMARY
@@ -32,8 +31,7 @@ def report(config: DictConfig) -> None:
             raise ValueError("no runs given: vac report runs/shapes")
         runs = find_runs(config.runs)
     out = Path(config.out or config.runs[0])
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=160)
+    console = app.console()
     text = ""
     for epoch in ("best", "last"):
         rows = table.rows(runs, epoch)

@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +25,6 @@ if TYPE_CHECKING:
     from vac_lightning.commands.assembly import DataModule, VACTask
 
 log = logging.getLogger(__name__)
-
-_NOT_NEWS = (
-    "Experiment logs directory .* exists and is not empty",  # the run folder holds more than Lightning's logs
-    "The number of training batches .* is smaller than the logging interval",
-    "The '.*' does not have many workers",  # num_workers is a word of ours
-    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
-)
 
 
 def main() -> int:
@@ -66,7 +58,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
     from vac_lightning.callbacks import PredictionWriter, Throughput
     from vac_lightning.commands import assembly
 
-    _quieten()
+    app.quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     with app.usage():
         data = assembly.datamodule(config, assembly.views(config).sizes)
@@ -125,14 +117,6 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return float(metrics["best"]["test"]["mAP"])
-
-
-def _quieten() -> None:
-    """Keep the terminal to what a run has to say: no tips, and no warning about what is meant."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in _NOT_NEWS:
-        warnings.filterwarnings("ignore", message)
 
 
 def _test_epochs(
