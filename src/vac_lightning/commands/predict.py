@@ -9,12 +9,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vac_lightning.commands import app
+from vac_lightning.commands import app, words
 from vac_lightning.runs import Run
 
 
 def main() -> int:
-    app.positional("photos")
+    sys.argv[1:] = words.positional(sys.argv[1:], "photos")
     return app.main("predict", predict)
 
 

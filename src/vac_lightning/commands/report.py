@@ -9,11 +9,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vac_lightning.commands import app
+from vac_lightning.commands import app, words
 
 
 def main() -> int:
-    app.positional("runs")
+    sys.argv[1:] = words.positional(sys.argv[1:], "runs")
     return app.main("report", report)
 
 

@@ -1,21 +1,110 @@
-"""What the words on the command line may say, checked before anything heavy is imported."""
+"""The words on the command line: reading them, checking them before anything heavy is imported, explaining them."""
 
 from __future__ import annotations
 
-__all__ = ["check"]
+__all__ = ["check", "check_arguments", "explain", "help_text", "normalised", "positional", "shipped", "variant"]
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 PROTOCOLS = ("vac",)
 """metrics.PROTOCOLS, which cannot be asked without importing torch."""
 
 
+def shipped(folder: str) -> Path:
+    """conf/ or experiments/: inside the package when installed from a wheel, else at the top of the repository."""
+    package = Path(__file__).parents[1]
+    inside = package / folder
+    return inside if inside.is_dir() else package.parents[1] / folder
+
+
+def help_text(command: str) -> str:
+    """The words of a command with their defaults and comments, as its configuration file gives them."""
+    text = (shipped("conf") / f"{command}.yaml").read_text()
+    words = re.sub(r"^(defaults|hydra):\n(?: .*\n?|\n)*", "", text, flags=re.MULTILINE).strip()
+    if command != "train":
+        return words
+    groups = {
+        folder.name: ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        for place in ("conf", "experiments")
+        for folder in sorted(shipped(place).iterdir())
+        if folder.is_dir() and folder.name != "hydra"
+    }
+    title, _, rest = words.partition("\n")
+    choices = "\n".join(f"{group}={names}" for group, names in groups.items())
+    heading = "# choices, whose own words are in conf/; a row of an experiment is added, as +demo=Tiny+f"
+    return f"{title}\n\n{heading}\n{choices}\n\n# words\n{rest.strip()}"
+
+
+def normalised(arguments: Sequence[str]) -> list[str]:
+    """The arguments as Hydra's parser wants them: -m first, and values that hold an equals sign quoted.
+
+    Run folders hold one (seed=0), and -m may stand anywhere on the line of a person.
+    """
+    return sorted(map(_quoted, arguments), key=lambda argument: argument not in ("-m", "--multirun"))
+
+
+def positional(arguments: Sequence[str], word: str) -> list[str]:
+    """The arguments with those that are paths, not overrides, gathered into one override `word=[...]`."""
+    paths = [a for a in arguments if not a.startswith("-") and (Path(a).exists() or "=" not in a)]
+    quoted = ",".join("'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'" for path in paths)
+    return [a for a in arguments if a not in paths] + ([f"{word}=[{quoted}]"] if paths else [])
+
+
+def variant(arguments: Sequence[str]) -> list[str]:
+    """For a sweep over words that the row's name does not hold, the override that adds them to it.
+
+    Without it the jobs of `-m optimizer.lr=0.1,0.01` would all claim one run folder.
+    """
+    words = [a for a in arguments if not a.startswith("-")]
+    if not {"-m", "--multirun"} & set(arguments) or any(word.startswith("variant=") for word in words):
+        return []
+    overrides = OverridesParser.create().parse_overrides(words)
+    swept = [o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override()]
+    named = {"backbone", "transform", "lambda", "seed", "experiment", "run_dir"}
+    chosen = [word for word in swept if word not in named and not (shipped("experiments") / word).is_dir()]
+    if not chosen:
+        return []
+    values = [
+        f"{word}=${{hydra:runtime.choices.{word}}}" if (shipped("conf") / word).is_dir() else f"{word}=${{{word}}}"
+        for word in chosen
+    ]
+    return [f"variant='{'_'.join(values)}'"]
+
+
+def check_arguments(command: str, arguments: Sequence[str]) -> None:
+    """Compose and check every value of a sweep before its first job starts."""
+    words = [a for a in arguments if not a.startswith("-")]
+    if len(arguments) - len(words) > len({"-m", "--multirun"} & set(arguments)):
+        return  # an option of Hydra's own that asks for something else than a run
+    overrides = OverridesParser.create().parse_overrides(words)
+    first: dict[int, str] = {}
+    values: dict[int, list[str]] = {}
+    for place, override in enumerate(overrides):
+        if override.is_sweep_override() and override.value_type != ValueType.GLOB_CHOICE_SWEEP:
+            key = override.get_key_element()
+            values[place] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            first[place] = values[place][0]
+    fixed = [first.get(i, w) for i, w in enumerate(words) if i in first or not overrides[i].is_sweep_override()]
+    kept = [i for i in range(len(words)) if i in first or not overrides[i].is_sweep_override()]
+    with hydra.initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+        check(hydra.compose(command, overrides=fixed))
+        for place, choices in values.items():
+            for choice in choices[1:]:
+                check(hydra.compose(command, [choice if i == place else w for i, w in zip(kept, fixed, strict=True)]))
+
+
 def check(config: DictConfig) -> None:
-    """Check every word that has a range, and that all interpolations resolve.
+    """Check every word that has a range.
 
     Raises:
         HydraException: a value out of range; one line that names the word, its value and what is allowed.
@@ -32,6 +121,41 @@ def check(config: DictConfig) -> None:
             raise HydraException(
                 f"transform={text}: expected none, or distinct letters out of {', '.join(letters)}, such as f or fs"
             )
+
+
+def explain(command: str, error: Exception) -> str:
+    """What was wrong and what is allowed, in one line."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        allowed = ", ".join(sorted(str(o) for o in error.options)) or "none"
+        return f"{group}={option}: unknown; allowed: {allowed}"
+    text = str(error)
+    if match := re.match(r"Could not override '([^']+)'", text):
+        return _unknown_word(command, match.group(1))
+    if match := re.match(r"Missing mandatory value: (\S+)", text):
+        return f"{match.group(1)} is needed: say {match.group(1)}=..."
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _quoted(argument: str) -> str:
+    """Quote a value that holds an equals sign, as run folders do (seed=0), which Hydra's grammar refuses bare."""
+    word, equals, value = argument.partition("=")
+    if argument.startswith("-") or "=" not in value or value[0] in "'\"[{$":
+        return argument
+    return f"{word}{equals}'{value}'"
+
+
+def _unknown_word(command: str, word: str) -> str:
+    with hydra.initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+        node: Any = hydra.compose(command)
+    prefix, _, leaf = word.rpartition(".")
+    inside = OmegaConf.select(node, prefix) if prefix else node
+    if not isinstance(inside, DictConfig):
+        return f"{word}: there is no {prefix} in the configuration"
+    names = sorted(str(name) for name in inside if not str(name).startswith("_"))
+    near = get_close_matches(leaf, names, n=1)
+    hint = f"did you mean {'.'.join(filter(None, (prefix, near[0])))}? " if near else ""
+    return f"unknown word {word!r}; {hint}allowed{' in ' + prefix if prefix else ''}: {', '.join(names)}"
 
 
 def _whole(least: int) -> Callable[[Any], bool]:
