@@ -12,7 +12,7 @@ from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
@@ -86,21 +86,13 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
     words = [a for a in arguments if not a.startswith("-")]
     if len(arguments) - len(words) > len({"-m", "--multirun"} & set(arguments)):
         return  # an option of Hydra's own that asks for something else than a run
-    overrides = OverridesParser.create().parse_overrides(words)
-    first: dict[int, str] = {}
-    values: dict[int, list[str]] = {}
-    for place, override in enumerate(overrides):
-        if override.is_sweep_override() and override.value_type != ValueType.GLOB_CHOICE_SWEEP:
-            key = override.get_key_element()
-            values[place] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-            first[place] = values[place][0]
-    fixed = [first.get(i, w) for i, w in enumerate(words) if i in first or not overrides[i].is_sweep_override()]
-    kept = [i for i in range(len(words)) if i in first or not overrides[i].is_sweep_override()]
+    choices = [values for override in OverridesParser.create().parse_overrides(words) if (values := _values(override))]
+    first = [values[0] for values in choices]
     with hydra.initialize_config_dir(str(shipped("conf")), version_base="1.3"):
-        check(hydra.compose(command, overrides=fixed))
-        for place, choices in values.items():
-            for choice in choices[1:]:
-                check(hydra.compose(command, [choice if i == place else w for i, w in zip(kept, fixed, strict=True)]))
+        check(hydra.compose(command, first))
+        for place, values in enumerate(choices):
+            for value in values[1:]:
+                check(hydra.compose(command, [*first[:place], value, *first[place + 1 :]]))
 
 
 def check(config: DictConfig) -> None:
@@ -135,6 +127,15 @@ def explain(command: str, error: Exception) -> str:
     if match := re.match(r"Missing mandatory value: (\S+)", text):
         return f"{match.group(1)} is needed: say {match.group(1)}=..."
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _values(override: Override) -> list[str]:
+    """The single overrides that a sweep stands for; none for a glob, whose files Hydra finds by itself."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return []
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
 def _quoted(argument: str) -> str:
