@@ -36,6 +36,15 @@ from vac_lightning.metrics import PROTOCOLS
         ("train batch_size=1.5", ["batch_size=1.5", "whole number"]),
         ("train seed=-1", ["seed=-1", "at least 0"]),
         ("train norm=l3", ["norm=l3", "mse", "l2"]),
+        ("train loss.unspecified=foo", ["loss.unspecified=foo", "negative or ignore"]),
+        ("train detach=maybe", ["detach=maybe", "true or false"]),
+        ("train pair_weights.large=-1", ["pair_weights.large=-1"]),
+        ("train small_sizes=[]", ["small_sizes=[]", "[192]"]),
+        ("train trainer.limit_val_batches=0", ["trainer.limit_val_batches=0", "above 0"]),
+        ("train backbone=timm", ["backbone.name is needed"]),
+        ("train augmentation=strong", ["augmentation"]),
+        ("train runs_dir=/proc/none", ["/proc/none"]),
+        ("train data.difficulty=abc", ["abc"]),
         ("train protocol=mine", ["protocol=mine", "vac"]),
         ("train trainer.max_epochs=0", ["trainer.max_epochs=0", "at least 1"]),
         ("train lambda", ["lambda", "EQUAL"]),
@@ -114,7 +123,11 @@ def _choices() -> list[str]:
 @pytest.mark.parametrize("choice", _choices())
 def test_every_choice_composes_and_its_objects_can_be_made(vac: Vac, choice: str) -> None:
     vac("train", "--cfg", "job")  # registers the resolvers
-    extra = ["backbone.name=resnet18", "backbone.pretrained=false"] if choice == "backbone=timm" else []
+    needed = {
+        "backbone=timm": ["backbone.name=resnet18", "backbone.pretrained=false"],
+        "augmentation=strong": ["data=coco"],
+    }
+    extra = needed.get(choice, [])
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = hydra.compose("train", [choice, *extra])
     check(config)

@@ -131,7 +131,8 @@ def literal_objective(task: VACTask, batch: Batch, word: str) -> dict[str, float
             terms[name] = terms.get(name, 0) + float(((a - b)[seen] ** 2).sum())
             cells[name] = cells.get(name, 0) + int(seen.sum())
     terms = {name: value / cells[name] for name, value in terms.items()}
-    weight = {name: WEIGHTS["scale" if name == "s" else name.partition("_")[2] or "large"] for name in terms}
+    weight = {name: WEIGHTS["scale" if name == "s" else name.partition("_")[2]] for name in terms if len(terms) > 1}
+    weight = weight or dict.fromkeys(terms, 1.0)
     loss_a = sum(weight[name] * value for name, value in terms.items())
     total = loss_c + task.lambda_ * loss_a
     return {"loss": total, "loss_c": loss_c, "loss_a": loss_a, **{f"loss_a/{name}": x for name, x in terms.items()}}

@@ -51,13 +51,13 @@ def heatmaps_of(plan, batch: int = 2, labels: int = 3) -> dict[int, Tensor]:
 MOVE = {size: Translate(32 / size, 64 / size) for size in (224, 192)}
 EXPECTED: Mapping[str, tuple[dict, list]] = {
     "none": ({224: []}, []),
-    "t": ({224: [MOVE[224]]}, [("t", 224, 224, 0.6, MOVE[224])]),
-    "r": ({224: [Rotate(90)]}, [("r", 224, 224, 0.6, Rotate(90))]),
-    "f": ({224: [Flip()]}, [("f", 224, 224, 0.6, Flip())]),
-    "s": ({224: [], 192: []}, [("s", 224, 192, 0.8, Scale(192))]),
+    "t": ({224: [MOVE[224]]}, [("t", 224, 224, 1.0, MOVE[224])]),
+    "r": ({224: [Rotate(90)]}, [("r", 224, 224, 1.0, Rotate(90))]),
+    "f": ({224: [Flip()]}, [("f", 224, 224, 1.0, Flip())]),
+    "s": ({224: [], 192: []}, [("s", 224, 192, 1.0, Scale(192))]),
     "tf": (
         {224: [Compose((MOVE[224], Flip()))]},
-        [("tf", 224, 224, 0.6, Compose((MOVE[224], Flip())))],
+        [("tf", 224, 224, 1.0, Compose((MOVE[224], Flip())))],
     ),
     "fs": (
         {224: [Flip()], 192: [Flip()]},

@@ -34,16 +34,16 @@ class Throughput(pl.Callback):
         self._images, self._seconds, self._since = 0, 0.0, time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        now = time.perf_counter()
         self._images += outputs["images"] * trainer.world_size
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._seconds += time.perf_counter() - self._since
+        self._seconds += now - self._since
+        self._since = now
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.rates.append(self._images / (self._seconds + time.perf_counter() - self._since))
+        self.rates.append(self._images / self._seconds)
         pl_module.log("train/images_per_s", self.rates[-1], rank_zero_only=True)
 
 
@@ -74,9 +74,10 @@ class PredictionWriter(pl.Callback):
 class HeatmapPanels(pl.Callback):
     """Shows whether attention follows the transform.
 
-    Every few epochs a picture of the first pair of views, heatmaps/epoch=<n>.png, of the same validation samples
-    each time: original, transformed, aligned and their difference. After testing heatmaps/test.npz, for figures in
-    the manner of the paper's Figure 5: the heatmaps of a sample, of its mirror image and of its smaller copy.
+    Every few epochs, and after the last, a picture of the first pair of views, heatmaps/epoch=<n>.png, of the same
+    validation samples each time: original, transformed, aligned and their difference. After testing
+    heatmaps/test.npz, for figures in the manner of the paper's Figure 5: the heatmaps of a sample, of its mirror
+    image and of its smaller copy.
 
     Samples are chosen by a fixed rule: for labels spaced evenly over the label set, the first sample that has it.
 
@@ -94,10 +95,11 @@ class HeatmapPanels(pl.Callback):
         self.samples = samples
 
     @torch.no_grad()
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Before validation ends, while a moving average of the weights is still in their place.
         last = trainer.current_epoch + 1 == trainer.max_epochs
-        due = self.every_n_epochs and trainer.current_epoch % self.every_n_epochs == 0
-        if not trainer.is_global_zero or trainer.sanity_checking or not (due or last):
+        due = self.every_n_epochs and (last or trainer.current_epoch % self.every_n_epochs == 0)
+        if not trainer.is_global_zero or trainer.sanity_checking or not due:
             return
         assert isinstance(pl_module, VACTask)
         batch, label = self._chosen(_dataset(trainer.val_dataloaders), pl_module.device)

@@ -27,7 +27,7 @@ examples:
   vac predict photo.jpg run=runs/shapes/Tiny+ACfs/seed=0
   vac report runs/shapes
 
-vac <command> --help lists a command's words and their allowed values."""
+vac <command> --help lists a command's words."""
 
 
 def main() -> int:

@@ -174,7 +174,13 @@ _MISSING = object()
 
 
 def _of_the_result(config: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {word: value for word, value in config.items() if word not in NOT_OF_THE_RESULT}
+    left_out = {*NOT_OF_THE_RESULT}
+    if config.get("transform") == "none":
+        left_out |= {"lambda", "norm", "detach", "pair_weights"}
+    kept = {word: value for word, value in config.items() if word not in left_out}
+    for word, watched in (("trainer", ("enable_progress_bar", "log_every_n_steps")), ("callbacks", ("progress",))):
+        if isinstance(kept.get(word), Mapping):
+            kept[word] = {key: value for key, value in kept[word].items() if key not in watched}
     return dict(_without_place(kept, str(config.get("run_dir") or "")))
 
 

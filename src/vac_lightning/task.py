@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -135,7 +136,7 @@ class VACTask(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         values = self.val_evaluation.compute()
         self.val_evaluation.reset()
-        self.log_dict({f"val/{key}": values[key] for key in SUMMARY[1:]}, rank_zero_only=False)
+        self.log_dict({f"val/{key}": values[key] for key in SUMMARY[1:]})
         self.log("val/mAP", values["mAP"], prog_bar=True)
 
     def on_test_epoch_end(self) -> None:
@@ -170,4 +171,9 @@ class VACTask(pl.LightningModule):
     def _grid(self, size: int) -> tuple[int, int]:
         if size not in self._grids:
             self._grids[size] = self.network.grid(size)  # type: ignore[operator]
+            if size % self._grids[size][0]:
+                rank_zero_warn(
+                    f"images of {size} pixels do not divide into the {self._grids[size][0]} cells of their heatmaps:"
+                    " transforms are not exact there; choose image sizes that are multiples of the output stride"
+                )
         return self._grids[size]

@@ -95,7 +95,8 @@ class Views:
         size: side of the large images in pixels; evaluation sees this size alone.
         small_sizes: sides to draw the second size from, once a batch.
         letters: letter -> sampler (generator, heatmap grid) -> transform, drawn once a batch for each size.
-        weights: of the pairs at the large size, at the small size, and between the sizes.
+        weights: "large", "small" and "scale": of the pairs at the large size, at the small size, and between the
+            sizes. A pair that stands alone, as in "f" or "s", weighs 1: the authors give weights for "fs" only.
 
     Raises:
         ValueError: for a letter that is unknown or given twice, or a size that does not fit.
@@ -141,17 +142,18 @@ class Views:
         state = generator.get_state()
         moves = {size: self._draw(generator.set_state(state), grid(size)) for size in shown}
         groups = {size: (IDENTITY, *moves[size]) for size in shown}
+        weights = self._weights if self._moves and self.small_sizes else dict.fromkeys(self._weights, 1.0)
         pairs = []
         if self._moves:
             for size, place in zip(shown, ("large", "small"), strict=False):
                 name = f"{self._moves}_{place}" if self.small_sizes else self._moves
-                pairs.append(Pair(name, Slot(size, 0, 1), Slot(size, 1, 2), moves[size][0], self._weights[place]))
+                pairs.append(Pair(name, Slot(size, 0, 1), Slot(size, 1, 2), moves[size][0], weights[place]))
         if self.small_sizes:
             large, small = shown
             # Moved views can be compared across sizes only where both sizes were moved alike, which a shift by
             # whole cells of two different grids is not.
             stop = len(groups[large]) if moves[large] == moves[small] else 1
-            pairs.append(Pair("s", Slot(large, 0, stop), Slot(small, 0, stop), Scale(small), self._weights["scale"]))
+            pairs.append(Pair("s", Slot(large, 0, stop), Slot(small, 0, stop), Scale(small), weights["scale"]))
         return ViewPlan(groups, tuple(pairs))
 
     def _draw(self, generator: Generator, grid: Size) -> tuple[Transform, ...]:

@@ -100,6 +100,19 @@ def test_report_names_rows_and_labels_that_are_not_there(vac: Vac, trained: Path
     assert "circle" in outcome.err
 
 
+def test_report_does_not_take_other_runs_for_seeds(vac: Vac, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "runs")
+    shutil.copytree(_run(trained).path, tmp_path / "runs" / "copy")
+    outcome = vac("report", str(tmp_path / "runs"))
+    assert outcome.code == 2
+    assert "two runs of one seed" in outcome.err
+    results = tmp_path / "runs" / "copy" / "results.json"
+    results.write_text(results.read_text().replace('"difficulty": 0.5', '"difficulty": 0.9'))
+    outcome = vac("report", str(tmp_path / "runs"))
+    assert outcome.code == 2
+    assert "differ by more than the seed" in outcome.err
+
+
 def test_the_best_of_each_column_is_bold(trained: Path) -> None:
     rows = table.rows(find_runs([trained]))
     best = max(rows, key=lambda row: np.mean(row.metrics["mAP"]))

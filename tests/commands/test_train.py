@@ -88,6 +88,30 @@ def test_a_finished_run_is_kept_and_another_configuration_is_refused(smoke: Smok
     assert (path.parent / "abandoned-1" / "results.abandoned.json").read_bytes() == before
 
 
+def test_a_finished_run_is_not_set_aside_for_words_that_cannot_be_used(smoke: Smoke, tmp_path: Path) -> None:
+    smoke("transform=none")
+    run = find_runs([tmp_path / "runs"])[0].path
+    before = (run / ".hydra" / "config.yaml").read_bytes()
+    for words in ("data.difficulty=3", "data.difficulty=abc", "drop_last=true batch_size=99"):
+        outcome = smoke("transform=none", "overwrite=true", *words.split())
+        assert outcome.code == 2
+        assert len(outcome.err.strip().splitlines()) == 1
+        assert (run / "results.json").is_file()
+        assert (run / ".hydra" / "config.yaml").read_bytes() == before
+
+
+def test_the_last_checkpoint_is_the_last_epoch_validated_or_not(smoke: Smoke, tmp_path: Path) -> None:
+    assert smoke("transform=none", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2").code == 0
+    metrics = find_runs([tmp_path / "runs"])[0].results()["metrics"]
+    assert metrics["last"]["epoch"] == 2
+    assert metrics["best"]["epoch"] == 1
+
+
+def test_without_a_transform_lambda_makes_no_other_run(smoke: Smoke, tmp_path: Path) -> None:
+    assert smoke("-m", "transform=none", "lambda=0,1", "trainer.max_epochs=1").code == 0
+    assert len(find_runs([tmp_path / "runs"])) == 1
+
+
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(smoke: Smoke, tmp_path: Path) -> None:
     for words in (("seed=0",), ("seed=0", "experiment=again"), ("seed=1",)):
         assert smoke("transform=tr", *words).code == 0

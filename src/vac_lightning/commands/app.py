@@ -72,6 +72,8 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
         hydra.main(version_base="1.3", config_path=str(words.shipped("conf")), config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         failures.append(_report(command, error))
+    except OSError as error:  # Hydra could not make the run folder
+        failures.append(_report(command, UsageError(f"the run folder cannot be made: {error}")))
     except KeyboardInterrupt:
         print(f"vac {command}: stopped", file=sys.stderr)
         return 130
@@ -80,16 +82,16 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
 
 @contextmanager
 def usage() -> Iterator[None]:
-    """While things are built from the configuration, a ValueError or missing file is the user's to mend."""
+    """While things are built from the configuration, what a constructor refuses is the user's to mend."""
     try:
         yield
     except UsageError:
         raise
-    except (ValueError, FileNotFoundError) as error:
+    except _MENDABLE as error:
         raise UsageError(str(error)) from error
     except HydraException as error:
         # Hydra wraps what a constructor raises.
-        if isinstance(error.__cause__, ValueError | FileNotFoundError):
+        if isinstance(error.__cause__, _MENDABLE):
             raise UsageError(str(error.__cause__)) from error
         raise
 
@@ -117,7 +119,9 @@ def _report(command: str, error: Exception) -> int:
     return 1
 
 
+_MENDABLE = (AssertionError, OSError, TypeError, ValueError)
 _NOT_NEWS = (
+    "It is recommended to use .*sync_dist=True",  # what is logged is computed over all processes already
     "Experiment logs directory .* exists and is not empty",  # the run folder holds more than Lightning's logs
     "The number of training batches .* is smaller than the logging interval",
     "The '.*' does not have many workers",  # num_workers is a word of ours

@@ -7,7 +7,7 @@ __all__ = ["evaluate", "main"]
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vac_lightning.commands import app
 from vac_lightning.runs import Run
@@ -29,12 +29,13 @@ def evaluate(config: DictConfig) -> None:
     with app.usage():
         run = Run(Path(config.run))
         trained = assembly.run_config(run)
+        changes = {word: config[word] for word in ("batch_size", "num_workers") if config[word] is not None}
         if config.data.root is not None:
-            trained.data.root = config.data.root
-        for word in ("batch_size", "num_workers"):
-            if config[word] is not None:
-                trained[word] = config[word]
+            changes["data"] = {"root": config.data.root}
+        trained = DictConfig(OmegaConf.merge(trained, changes))
         task = assembly.load_task(run, trained, config.checkpoint)
+        if config.top_k is not None and config.top_k > len(task.labels):
+            raise ValueError(f"top_k={config.top_k}: expected 1 to {len(task.labels)}, the number of labels")
         task.test_evaluation = MultilabelEvaluation(config.protocol, config.top_k)
         data = assembly.datamodule(trained, task.views.sizes[:1])
         split = data.split(config.split)

@@ -34,7 +34,8 @@ def report(config: DictConfig) -> None:
     console = app.console()
     text = ""
     for epoch in ("best", "last"):
-        rows = table.rows(runs, epoch)
+        with app.usage():
+            rows = table.rows(runs, epoch)
         title = f"test metrics in percent, {epoch} epoch" + (
             f" (chosen on {rows[0].chosen_on})" if epoch == "best" else ""
         )
@@ -49,7 +50,7 @@ def report(config: DictConfig) -> None:
     write_atomically(out / "table.md", lambda file: file.write(text.encode()))
     console.print(f"table:    {out / 'table.md'}", soft_wrap=True)
     chosen = {run.results()["row"]: run for run in reversed(runs) if (run.heatmaps / "test.npz").is_file()}
-    names = list(config.rows) if config.rows else sorted(chosen)[:4]
+    names = list(config.rows or [name for name in dict.fromkeys(row.row for row in rows) if name in chosen][:4])
     with app.usage():
         if unknown := sorted(set(names) - set(chosen)):
             raise ValueError(f"rows={unknown}: these runs have the rows {', '.join(sorted(chosen))}")

@@ -43,14 +43,11 @@ def train(config: DictConfig) -> float | None:
     leader = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
     if run.finished and leader and not config.overwrite:
         return _already_done(run, plain)
-    if leader:
-        _clear(run)
-        _write_hydra_folder(run, config)
     with _own_process_arguments(run), _wandb_closed():
-        return _fit_and_test(run, config, plain)
+        return _fit_and_test(run, config, plain, leader)
 
 
-def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float | None:
+def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: bool) -> float | None:
     import pytorch_lightning as pl
     import torch
     from hydra.utils import instantiate
@@ -69,11 +66,14 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
         throughput = Throughput()
         callbacks = [throughput, PredictionWriter(run.path)]
         callbacks += [instantiate(node, _convert_="all") for node in config.callbacks.values() if node is not None]
-        trainer: pl.Trainer = instantiate(
-            config.trainer, callbacks=callbacks, logger=_loggers(run, config, plain), _convert_="all"
-        )
+        trainer: pl.Trainer = instantiate(config.trainer, callbacks=callbacks, logger=False, _convert_="all")
         data.trainer = trainer
-        data.train_dataloader()
+        data.train_dataloader()  # refuses a batch size that does not suit the split or the processes
+        # All is known to be good: only now is a finished run set aside, where it is to be, and anything written.
+        if leader:
+            _clear(run)
+            _write_hydra_folder(run, config)
+        trainer.loggers = _loggers(run, config, plain)
     log.info(
         "%s: %d samples, %d labels, %s",
         run.path,
@@ -177,12 +177,21 @@ def _write_hydra_folder(run: Run, config: DictConfig) -> None:
     """Hydra's own three files; not left to Hydra, which would write them before a finished run is recognised."""
     hydra = HydraConfig.get()
     texts = {
-        "config.yaml": OmegaConf.to_yaml(config, resolve=True),
+        "config.yaml": OmegaConf.to_yaml(_with_absolute_root(config), resolve=True),
         "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": OmegaConf.to_container(hydra)})),
         "overrides.yaml": OmegaConf.to_yaml(hydra.overrides.task),
     }
     for name, text in texts.items():
         write_atomically(run.path / ".hydra" / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+
+
+def _with_absolute_root(config: DictConfig) -> DictConfig:
+    """The configuration with data.root absolute, so that the run can be evaluated from any folder."""
+    if config.data.get("root") is None:
+        return config
+    merged = OmegaConf.merge(config, {"data": {"root": str(Path(config.data.root).expanduser().absolute())}})
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 @contextlib.contextmanager

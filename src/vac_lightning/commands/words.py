@@ -14,7 +14,7 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 PROTOCOLS = ("vac",)
 """metrics.PROTOCOLS, which cannot be asked without importing torch."""
@@ -70,7 +70,7 @@ def variant(arguments: Sequence[str]) -> list[str]:
         return []
     overrides = OverridesParser.create().parse_overrides(words)
     swept = [o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override()]
-    named = {"backbone", "transform", "lambda", "seed", "experiment", "run_dir"}
+    named = {"backbone", "backbone.name", "transform", "lambda", "seed", "experiment", "run_dir"}
     chosen = [word for word in swept if word not in named and not (shipped("experiments") / word).is_dir()]
     if not chosen:
         return []
@@ -105,6 +105,10 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, word, default=_ABSENT)
         if value is not _ABSENT and not accepts(value):
             raise HydraException(f"{word}={value}: expected {allowed}")
+    if "backbone" in config and OmegaConf.is_missing(config.backbone, "name"):
+        raise HydraException("backbone.name is needed: say backbone.name=MODEL, such as vit_small_patch16_224")
+    if config.get("augmentation") is not None and "augmentation" not in config.data:
+        raise HydraException("augmentation: this data set takes none; leave the word out")
     transform = OmegaConf.select(config, "transform", default=_ABSENT)
     if transform is not _ABSENT:
         letters = sorted({*config.views.letters, "s"})
@@ -167,6 +171,14 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
+def _share(value: Any) -> bool:
+    return value is None or (_number(value) and value > 0)
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, ListConfig) and len(value) > 0 and all(_whole(1)(size) for size in value)
+
+
 _ABSENT = object()
 _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "lambda": ("a number of at least 0", _number),
@@ -174,9 +186,19 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "batch_size": ("a whole number of at least 1", lambda value: value is None or _whole(1)(value)),
     "num_workers": ("a whole number of at least 0", lambda value: value is None or _whole(0)(value)),
     "image_size": ("a whole number of pixels, at least 1", _whole(1)),
+    "small_sizes": ("a list of whole numbers of pixels, such as [192]", _sizes),
+    "pair_weights.large": ("a number of at least 0", _number),
+    "pair_weights.small": ("a number of at least 0", _number),
+    "pair_weights.scale": ("a number of at least 0", _number),
+    "loss.unspecified": ("negative or ignore", lambda value: value in ("negative", "ignore")),
+    "detach": ("true or false", lambda value: isinstance(value, bool)),
+    "channels_last": ("true or false", lambda value: isinstance(value, bool)),
     "norm": ("mse (authors' code) or l2 (the paper's formula)", lambda value: value in ("mse", "l2")),
     "optimizer.lr": ("a number of at least 0", _number),
     "trainer.max_epochs": ("a whole number of at least 1", _whole(1)),
+    "trainer.limit_train_batches": ("a number above 0, or null", _share),
+    "trainer.limit_val_batches": ("a number above 0, or null", _share),
+    "trainer.limit_test_batches": ("a number above 0, or null", _share),
     "protocol": (", ".join(PROTOCOLS), lambda value: value in PROTOCOLS),
     "top_k": ("a whole number of at least 1, or null", lambda value: value is None or _whole(1)(value)),
     "split": ("train, val or test", lambda value: value in ("train", "val", "test")),

@@ -78,7 +78,7 @@ class Shapes:
             raise DataError(f"scenes[{role!r}]={count}: ask for at least 1 scene")
         if seed < 0:
             raise DataError(f"seed={seed}: give a seed of 0 or more")
-        if not 0 <= difficulty <= 1:
+        if not isinstance(difficulty, int | float) or not 0 <= difficulty <= 1:
             raise DataError(f"difficulty={difficulty}: give a number from 0 (easy) to 1 (hard)")
         if not 1 <= few <= most <= _MOST:
             raise DataError(f"objects=({few}, {most}): give (fewest, most) with 1 <= fewest <= most <= {_MOST}")

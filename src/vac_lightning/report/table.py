@@ -10,14 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from vac_lightning.metrics import SUMMARY
-from vac_lightning.runs import Run
+from vac_lightning.runs import Run, config_hash
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: runs of one name that differ by seed. metrics: name -> value per seed, in percent."""
+    """One row: runs of one name that differ by seed. metrics: name -> value per seed, in percent.
+
+    name: what the table shows; row: the runs' own name for it, without their experiment.
+    """
 
     name: str
+    row: str
     epoch: str
     chosen_on: str
     metrics: dict[str, list[float]]
@@ -31,14 +35,26 @@ class Row:
 
 
 def rows(runs: Sequence[Run], epoch: str = "best") -> list[Row]:
-    """One Row per row name at the "best" or "last" epoch, in the paper's order: plain, augmentation, consistency."""
+    """One Row per row name at the "best" or "last" epoch, in the paper's order: plain, augmentation, consistency.
+
+    Raises:
+        ValueError: runs of one experiment and row that differ by more than the seed, or have the same seed.
+    """
+    everything = [run.results() for run in runs]
+    several = len({results["experiment"] for results in everything}) > 1
     grouped: dict[str, list[dict]] = {}
-    for run in runs:
-        results = run.results()
-        grouped.setdefault(results["row"], []).append(results)
+    for results in everything:
+        name = f"{results['row']} ({results['experiment']})" if several else results["row"]
+        grouped.setdefault(name, []).append(results)
+    for name, group in grouped.items():
+        if len({config_hash({**results["config"], "seed": None}) for results in group}) > 1:
+            raise ValueError(f"the runs of row {name} differ by more than the seed: report them apart")
+        if len({results["seed"] for results in group}) < len(group):
+            raise ValueError(f"row {name} has two runs of one seed: report them apart")
     return [
         Row(
             name,
+            group[0]["row"],
             epoch,
             ", ".join(sorted({results["metrics"]["best"]["chosen_on"] for results in group})),
             {metric: [_number(results["metrics"][epoch]["test"][metric]) for results in group] for metric in SUMMARY},
