@@ -24,7 +24,6 @@ IMAGES = [
     {"id": 5, "file_name": "empty.jpg"},
     {"id": 7, "file_name": "a.jpg"},
 ]
-TINY = Path(__file__).parents[2] / "../shared/coco_tiny"
 
 
 def write(
@@ -146,11 +145,10 @@ def test_an_unknown_role_lists_the_known(tmp_path):
         coco("validate", [8], root=str(tmp_path), splits=SPLITS)
 
 
-@pytest.mark.skipif(not TINY.is_dir(), reason=f"no photographs of MS-COCO in {TINY}")
 @pytest.mark.parametrize(("role", "split"), [("train", "train2017"), ("val", "val2017")])
-def test_real_photographs(role, split):
-    photos = coco(role, [64], root=str(TINY), splits={"train": "train2017", "val": "val2017"})
-    content = json.loads((TINY / "annotations" / f"instances_{split}.json").read_text())
+def test_real_photographs(coco_tiny, role, split):
+    photos = coco(role, [64], root=str(coco_tiny), splits={"train": "train2017", "val": "val2017"})
+    content = json.loads((coco_tiny / "annotations" / f"instances_{split}.json").read_text())
     slow = [[0] * 80 for _ in range(80)]
     for row, image in enumerate(content["images"]):
         for column, category in enumerate(content["categories"]):
