@@ -157,7 +157,7 @@ def plain_augmentation(task: VACTask, epochs: int) -> nn.Module:
     mean, std = (255 * torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     loader = module(task).train_dataloader()
     for epoch in range(epochs):
-        loader.sampler.set_epoch(epoch)
+        loader.batch_sampler.sampler.set_epoch(epoch)
         for number, batch in enumerate(loader):
             sources = [batch.images] if isinstance(batch.images, Tensor) else batch.images
             logits = []

@@ -22,29 +22,55 @@ from vac_lightning.transforms import Flip, Scale
 
 
 class Throughput(pl.Callback):
-    """Logs train/images_per_s: images of every view, of all processes, over an epoch's training time alone."""
+    """Logs train/images_per_s: images of every view, of all processes, over an epoch's training time.
+
+    Loading, steps, and saving between two steps count; validation, and what is drawn and saved around it, does not.
+
+    rates: of the epochs so far. seconds: of training so far, with validation, over every attempt of a resumed run.
+    """
 
     def __init__(self) -> None:
-        self._images = 0
-        self._seconds = 0.0
-        self._since = 0.0
         self.rates: list[float] = []
+        self.seconds = 0.0
+        self._epoch = {"images": 0, "seconds": 0.0}
+        self._since = 0.0
+        self._counted = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        self._count()
+        return {"rates": self.rates, "seconds": self.seconds, "epoch": dict(self._epoch)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rates, self.seconds, self._epoch = (state_dict[name] for name in ("rates", "seconds", "epoch"))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = self._counted = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._images, self._seconds, self._since = 0, 0.0, time.perf_counter()
+        self._epoch = {"images": 0, "seconds": 0.0}
+        self._since = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
-        self._images += outputs["images"] * trainer.world_size
-        self._seconds += now - self._since
+        self._epoch["images"] += outputs["images"]
+        self._epoch["seconds"] += now - self._since
         self._since = now
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.rates.append(self._images / self._seconds)
-        pl_module.log("train/images_per_s", self.rates[-1], rank_zero_only=True)
+        if self._epoch["seconds"]:
+            self.rates.append(self._epoch["images"] / self._epoch["seconds"])
+            pl_module.log("train/images_per_s", self.rates[-1], rank_zero_only=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._count()
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self._counted
+        self._counted = now
 
 
 class PredictionWriter(pl.Callback):
@@ -102,7 +128,7 @@ class HeatmapPanels(pl.Callback):
         if not trainer.is_global_zero or trainer.sanity_checking or not due:
             return
         assert isinstance(pl_module, VACTask)
-        batch, label = self._chosen(_dataset(trainer.val_dataloaders), pl_module.device)
+        batch, label = self._chosen(_split(trainer, "val"), pl_module.device)
         plan = pl_module.plan(epoch=0, batch=0)
         if not plan.pairs:
             return
@@ -131,7 +157,7 @@ class HeatmapPanels(pl.Callback):
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, VACTask)
-        batch, label = self._chosen(_dataset(trainer.test_dataloaders), pl_module.device)
+        batch, label = self._chosen(_split(trainer, "test"), pl_module.device)
         source = Scale(pl_module.views.size).image(pl_module.normalise(_largest(batch)))
         views = {"original": source, "flipped": Flip().image(source), "scaled": Scale(self.small_size).image(source)}
         arrays = {"index": batch.index.cpu().numpy(), "label": label.numpy(), "names": np.array(pl_module.labels)}
@@ -163,5 +189,5 @@ def _largest(batch: Batch) -> Tensor:
     return batch.images if isinstance(batch.images, Tensor) else batch.images[0]
 
 
-def _dataset(loader: Any) -> Dataset:
-    return loader.dataset
+def _split(trainer: pl.Trainer, role: str) -> Dataset:
+    return trainer.datamodule.split(role)  # type: ignore[attr-defined]

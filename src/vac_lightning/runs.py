@@ -26,7 +26,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-NOT_OF_THE_RESULT = ("run_dir", "runs_dir", "experiment", "row", "variant", "logger", "overwrite", "num_workers")
+NOT_OF_THE_RESULT = (
+    "run_dir",
+    "runs_dir",
+    "experiment",
+    "row",
+    "variant",
+    "logger",
+    "overwrite",
+    "resume",
+    "checkpoints",
+    "num_workers",
+)
 """Top-level words that change where a run lies or how it is watched, not what comes out of it."""
 
 
@@ -156,8 +167,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its place, flush it to the disk, and move it there in one step."""
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], previous: Path | None = None) -> None:
+    """Write a file beside its place, flush it to the disk, and move it there in one step.
+
+    A file that was there becomes `previous`, where one is given.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -165,6 +179,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["VACTask"]
+__all__ = ["NonFiniteError", "VACTask"]
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vac_lightning.data.base import Batch
+from vac_lightning.data.base import FILLER, Batch
 from vac_lightning.losses import weighted_bce
 from vac_lightning.metrics import SUMMARY, MultilabelEvaluation
 from vac_lightning.transforms import Scale
@@ -23,6 +23,17 @@ from vac_lightning.views import ViewPlan, Views
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a weight that is not a finite number, found before it could do harm.
+
+    index: the samples it came from, as positions in the training split; empty where it cannot be told.
+    """
+
+    def __init__(self, what: str, index: Sequence[int] = ()) -> None:
+        super().__init__(what)
+        self.index = tuple(index)
 
 
 class VACTask(pl.LightningModule):
@@ -45,7 +56,7 @@ class VACTask(pl.LightningModule):
             total_steps=...) -> schedule, stepped every step.
         scheduler_interval: "epoch" or "step".
         protocol: metric protocol, see metrics.evaluate.
-        seed: of the transforms drawn; every process draws the same ones.
+        seed: of the transforms drawn, the same in every process, and of what the network draws (dropout).
         channels_last: memory layout of network and images.
     """
 
@@ -90,6 +101,7 @@ class VACTask(pl.LightningModule):
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self._grids: dict[int, tuple[int, int]] = {}
+        self._sums: dict[str, float] = {}
 
     def forward(self, images: Tensor) -> Any:
         """uint8 images (B, 3, H, W) of any size -> Output at the evaluation size."""
@@ -102,8 +114,8 @@ class VACTask(pl.LightningModule):
 
     def plan(self, epoch: int, batch: int) -> ViewPlan:
         """The views of one batch: a function of seed, epoch and batch number, so the same in every process."""
-        seed = int(np.random.SeedSequence([self.seed, epoch, batch]).generate_state(1, np.uint64)[0] >> 1)
-        return self.views.plan(torch.Generator().manual_seed(seed), self._grid)
+        generator = torch.Generator().manual_seed(_seed(self.seed, epoch, batch))
+        return self.views.plan(generator, self._grid)
 
     def objective(self, batch: Batch, plan: ViewPlan) -> dict[str, Tensor]:
         """The loss and its terms: "loss", "loss_c", "loss_a" and "loss_a/<pair>" (unweighted)."""
@@ -119,13 +131,32 @@ class VACTask(pl.LightningModule):
         return {"loss": loss, "loss_c": loss_c, "loss_a": loss_a, **{f"loss_a/{name}": x for name, x in terms.items()}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """One step on this process's share of a batch.
+
+        The loss is weighted by the share, so that the mean of the processes' gradients, which is what DDP takes, is
+        the gradient of the mean over all samples of the batch. Logged are means over these too.
+
+        Raises:
+            NonFiniteError: in every process, where the loss of any is not finite.
+        """
+        torch.manual_seed(_seed(self.seed, self.current_epoch, batch_idx, 1 + self.global_rank))
         plan = self.plan(self.current_epoch, batch_idx)
         terms = self.objective(batch, plan)
-        samples = len(batch.targets)
-        logged = {f"train/{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=samples, sync_dist=True)
-        self.log("step/loss", logged["train/loss"], on_step=True, on_epoch=False, prog_bar=True)
-        return {"loss": terms["loss"], "images": samples * sum(map(len, plan.groups.values()))}
+        samples = int((batch.index != FILLER).sum())
+        total, means = self._over_processes(samples, terms)
+        if not all(map(math.isfinite, means.values())):
+            raise self._diagnosed(batch, plan, terms, means)
+        for name, value in {"samples": 1.0, **means}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + total * value
+        self.log("step/loss", means["loss"], on_step=True, on_epoch=False, prog_bar=True)
+        share = samples * self.trainer.world_size / total
+        loss = terms["loss"] if share == 1 else share * terms["loss"]
+        return {"loss": loss, "images": total * sum(map(len, plan.groups.values()))}
+
+    def on_train_epoch_end(self) -> None:
+        samples = self._sums.pop("samples")
+        self.log_dict({f"train/{name}": value / samples for name, value in self._sums.items()})
+        self._sums = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.val_evaluation.update(batch.index, self._logits(batch), batch.targets)
@@ -148,7 +179,14 @@ class VACTask(pl.LightningModule):
         self.test_evaluation.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise NonFiniteError(f"step {self.global_step}: weights that are not finite in {name}")
         checkpoint["labels"] = list(self.labels)
+        checkpoint["sums"] = dict(self._sums)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._sums = dict(checkpoint["sums"])
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.network.parameters())
@@ -161,6 +199,47 @@ class VACTask(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": self.scheduler_interval},
         }
+
+    def _over_processes(self, samples: int, terms: Mapping[str, Tensor]) -> tuple[int, dict[str, float]]:
+        """The number of samples of all processes, and the mean of every term over them."""
+        values = torch.stack([value.detach().float() for value in terms.values()]).tolist()
+        counted = [float(samples), *(samples * value if samples else 0.0 for value in values)]
+        if self.trainer.world_size > 1:
+            summed = torch.tensor(counted, dtype=torch.double, device=self.device)
+            torch.distributed.all_reduce(summed)
+            counted = summed.tolist()
+        total, *values = counted
+        return int(total), {name: value / total for name, value in zip(terms, values, strict=True)}
+
+    def _diagnosed(
+        self, batch: Batch, plan: ViewPlan, terms: Mapping[str, Tensor], means: Mapping[str, float]
+    ) -> NonFiniteError:
+        """Which term is not finite, and from which samples of any process."""
+        bad = [f"{name} = {value}" for name, value in means.items() if not math.isfinite(value) and name != "loss"]
+        own = self._culprits(batch, plan) if not all(value.isfinite() for value in terms.values()) else []
+        if self.trainer.world_size > 1:
+            shared: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(shared, own)
+            own = [index for part in shared for index in part]
+        place = f"epoch {self.current_epoch}, step {self.global_step}"
+        weights = [name for name, value in self.network.named_parameters() if not value.isfinite().all()]
+        cause = f"; weights are not finite already: {', '.join(weights[:3])}" if weights else ""
+        return NonFiniteError(f"{place}: {', '.join(bad)} (lambda = {self.lambda_:g}){cause}", sorted(own))
+
+    @torch.no_grad()
+    def _culprits(self, batch: Batch, plan: ViewPlan) -> list[int]:
+        """The samples of a batch, by index, whose own logits, heatmaps or loss are not finite."""
+        sources = [batch.images] if isinstance(batch.images, Tensor) else batch.images
+        outputs = [self.network(x) for x in plan.images([self.normalise(x) for x in sources]).values()]
+        samples = len(batch.targets)
+        found = torch.zeros(samples, dtype=torch.bool)
+        for output in outputs:
+            finite = output.heatmaps.isfinite().flatten(1).all(1).cpu()
+            for row, logits in enumerate(output.logits):
+                sample = row % samples
+                loss = self.classification_loss(logits[None], batch.targets[sample][None], self.positive_ratio)
+                found[sample] |= not (finite[row] and logits.isfinite().all() and loss.isfinite())
+        return batch.index[found.to(batch.index.device)].tolist()
 
     def _logits(self, batch: Batch) -> Tensor:
         """Evaluation sees the large, untransformed image only."""
@@ -177,3 +256,8 @@ class VACTask(pl.LightningModule):
                     " transforms are not exact there; choose image sizes that are multiples of the output stride"
                 )
         return self._grids[size]
+
+
+def _seed(*numbers: int) -> int:
+    """A seed that these numbers decide."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,5 +1,6 @@
 """The data module: an order that seed and epoch decide, however many processes share it."""
 
+import random
 from collections.abc import Sequence
 from itertools import chain
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vac_lightning.data.base import DataError, Sample
+from vac_lightning.data.base import FILLER, DataError, Sample
 from vac_lightning.data.datamodule import DataModule
 
 
@@ -30,14 +31,28 @@ class Numbers:
         return f"{self.role} {index}"
 
 
+class Drawing(Numbers):
+    """An image of three random numbers: Python's, NumPy's, torch's."""
+
+    def __getitem__(self, index: int) -> Sample:
+        numbers = torch.tensor([random.random(), np.random.rand(), torch.rand(()).item()])
+        return super().__getitem__(index)._replace(images=[numbers])
+
+
+class Breaking(Numbers):
+    def __getitem__(self, index: int) -> Sample:
+        return super().__getitem__(index // (index - 5))
+
+
 def module(n: int = 23, sizes: Sequence[int] = (8, 6), batch_size: int = 4, **options) -> DataModule:
     counts = {"train": n, "val": 7, "test": 5}
     names = options.pop("names", {})
     read = options.pop("read", [])
+    kind = options.pop("dataset", Numbers)
 
     def dataset(role: str, sizes: Sequence[int]) -> Numbers:
         read.append(role)
-        return Numbers(role, sizes, counts[role], names.get(role, ("a", "b", "c")))
+        return kind(role, sizes, counts[role], names.get(role, ("a", "b", "c")))
 
     return DataModule(dataset, sizes, batch_size, **options)
 
@@ -46,7 +61,7 @@ def order(data: DataModule, epoch: int = 0, processes: int = 1, rank: int = 0) -
     """The indices of every training batch of one process."""
     data.trainer = SimpleNamespace(world_size=processes, global_rank=rank)
     loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)
+    loader.batch_sampler.sampler.set_epoch(epoch)
     return [batch.index.tolist() for batch in loader]
 
 
@@ -68,24 +83,73 @@ def test_seed_and_epoch_decide_the_order():
 def test_processes_share_the_batches_of_one(n, processes):
     alone = order(module(n), epoch=3)
     shared = [order(module(n), 3, processes, rank) for rank in range(processes)]
-    for number, batch in enumerate(alone[: n // 4]):
-        assert sorted(batch) == sorted(chain(*(batches[number] for batches in shared)))
-    together = list(chain(*chain(*shared)))
-    assert set(together) == set(range(n))
-    assert len(together) == -(-n // processes) * processes
+    assert {len(batches) for batches in shared} == {len(alone)}
+    for number, batch in enumerate(alone):
+        together = list(chain(*(batches[number] for batches in shared)))
+        assert sorted(batch) == sorted(index for index in together if index != FILLER)
+        assert all(batches[number] for batches in shared)
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_evaluation_keeps_the_order_and_misses_no_sample(processes):
-    seen = []
+def test_a_process_that_a_short_batch_leaves_without_a_sample_gets_a_filler():
+    last = [order(module(21), 0, 4, rank)[-1] for rank in range(4)]
+    assert last[1:] == [[FILLER]] * 3
+    assert last[0] == order(module(21))[-1]
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3, 6])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_can_begin_anywhere(batches, workers):
+    data = module(num_workers=workers)
+    data.start_at(2, batches)
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0)
+    loader = data.train_dataloader()
+    first = iter(loader)  # Lightning makes the iterator before it tells the epoch
+    loader.batch_sampler.sampler.set_epoch(2)
+    assert [batch.index.tolist() for batch in first] == order(module(), epoch=2)[batches:]
+    loader.batch_sampler.sampler.set_epoch(3)
+    assert [batch.index.tolist() for batch in loader] == order(module(), epoch=3)
+    assert len(loader) == 6
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_drawn_for_a_sample_depends_on_seed_epoch_and_sample_alone(workers):
+    def drawn(epoch: int, batches: int = 0, **options) -> dict[int, list[float]]:
+        data = module(dataset=Drawing, **options)
+        data.start_at(epoch, batches)
+        data.trainer = SimpleNamespace(world_size=1, global_rank=0)
+        torch.manual_seed(17)
+        return {
+            int(index): images.flatten()[:3].tolist()
+            for batch in data.train_dataloader()
+            for index, images in zip(batch.index, batch.images, strict=True)
+        }
+
+    whole = drawn(1)
+    assert len({tuple(values) for values in whole.values()}) > 20
+    later = drawn(1, batches=4, num_workers=workers)
+    assert later
+    assert all(whole[index] == values for index, values in later.items())
+    assert drawn(2)[0] != whole[0] != drawn(1, seed=5)[0]
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_evaluation_deals_the_batches_of_one_process(processes):
+    alone = [batch.index.tolist() for batch in module().val_dataloader()]
+    assert list(chain(*alone)) == list(range(7))
+    dealt = []
     for rank in range(processes):
-        data = module(batch_size=6)
+        data = module()
         data.trainer = SimpleNamespace(world_size=processes, global_rank=rank)
-        indices = [batch.index for batch in data.val_dataloader()]
-        assert max(map(len, indices)) == 6 // processes
-        seen += torch.cat(indices).tolist()
-    assert set(seen) == set(range(7))
-    assert torch.cat([batch.index for batch in module().val_dataloader()]).tolist() == list(range(7))
+        dealt.append([batch.index.tolist() for batch in data.val_dataloader()])
+    assert len({len(batches) for batches in dealt}) == 1
+    assert {tuple(batch) for batches in dealt for batch in batches} == {tuple(batch) for batch in alone}
+
+
+def test_an_error_while_reading_names_the_sample_and_its_source():
+    data = module(dataset=Breaking)
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0)
+    with pytest.raises(RuntimeError, match=r"sample 5 \(train 5\) cannot be read: ZeroDivisionError"):
+        list(data.train_dataloader())
 
 
 def test_training_shows_every_size_and_evaluation_the_largest_alone():

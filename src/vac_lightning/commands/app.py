@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["UsageError", "console", "main", "quieten", "usage"]
+__all__ = ["RunError", "UsageError", "console", "main", "quieten", "usage"]
 
 import logging
 import os
@@ -25,10 +25,15 @@ from rich.console import Console
 
 from vac_lightning.commands import words
 from vac_lightning.runs import row_name, run_dir
+from vac_lightning.signals import Stopped, stop_requests
 
 
 class UsageError(ValueError):
     """Words on the command line that cannot be used; the message says what is allowed."""
+
+
+class RunError(RuntimeError):
+    """Something that went wrong on the way and that the message explains; a traceback would add nothing."""
 
 
 class Experiments(SearchPathPlugin):
@@ -41,8 +46,9 @@ class Experiments(SearchPathPlugin):
 def main(command: str, task: Callable[[DictConfig], Any]) -> int:
     """Compose the configuration of `command` from sys.argv, check it, and run `task` on it, once or as a sweep.
 
-    Returns the exit code: 0; 2 with one line on standard error for words or data that cannot be used; 1 after a
-    traceback. A job of a sweep that fails is reported and the next one starts.
+    Returns the exit code: 0; 2 with one line on standard error for words or data that cannot be used; 1 after one
+    line on what went wrong on the way, or after a traceback; 143 after SIGTERM and 130 after Ctrl-C. A job of a
+    sweep that fails is reported and the next one starts; one that is stopped ends the sweep.
     """
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(words.help_text(command))
@@ -67,16 +73,18 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
             return None
 
     try:
-        words.check_arguments(command, sys.argv[1:])
-        sys.argv += words.variant(sys.argv[1:])
-        hydra.main(version_base="1.3", config_path=str(words.shipped("conf")), config_name=command)(job)()
+        with stop_requests.heeded():
+            words.check_arguments(command, sys.argv[1:])
+            sys.argv += words.variant(sys.argv[1:])
+            hydra.main(version_base="1.3", config_path=str(words.shipped("conf")), config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         failures.append(_report(command, error))
     except OSError as error:  # Hydra could not make the run folder
         failures.append(_report(command, UsageError(f"the run folder cannot be made: {error}")))
-    except KeyboardInterrupt:
-        print(f"vac {command}: stopped", file=sys.stderr)
-        return 130
+    except Stopped as stopped:
+        hint = "; what was done is kept, and the same words go on from there" if command == "train" else ""
+        print(f"vac {command}: {stopped}{hint}", file=sys.stderr)
+        return stopped.code
     return min(failures, default=0)
 
 
@@ -115,6 +123,9 @@ def _report(command: str, error: Exception) -> int:
     if isinstance(error, HydraException | OmegaConfBaseException | UsageError):
         print(f"vac {command}: {words.explain(command, error)}", file=sys.stderr)
         return 2
+    if isinstance(error, RunError):
+        print(f"vac {command}: {error}", file=sys.stderr)
+        return 1
     traceback.print_exception(error)
     return 1
 
@@ -126,4 +137,5 @@ _NOT_NEWS = (
     "The number of training batches .* is smaller than the logging interval",
     "The '.*' does not have many workers",  # num_workers is a word of ours
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # at the exact batch, see data/datamodule.py
 )

@@ -50,7 +50,7 @@ def evaluate(config: DictConfig) -> None:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    (values,) = trainer.test(task, dataloaders=data.loader(config.split), verbose=False)
+    (values,) = trainer.test(task, dataloaders=data.evaluation_loader(config.split), verbose=False)
     console = app.console()
     suffix = "" if config.top_k is None else f", top-{config.top_k}"
     console.print(

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from vac_lightning.runs import Run, config_difference, config_hash, versions, wr
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from vac_lightning.checkpoints import ResumePoint
     from vac_lightning.commands.assembly import DataModule, VACTask
 
 log = logging.getLogger(__name__)
@@ -34,14 +34,15 @@ def main() -> int:
 def train(config: DictConfig) -> float | None:
     """Train, test the last and the best epoch, and leave a self-describing run folder.
 
-    Returns the test mAP of the best epoch in percent, for sweepers that optimise.
+    A run that was killed goes on from its last checkpoint. Returns the test mAP of the best epoch in percent, for
+    sweepers that optimise.
     """
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     plain = {str(word): value for word, value in resolved.items()}
     leader = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
-    if run.finished and leader and not config.overwrite:
+    if run.finished and not config.overwrite:
         return _already_done(run, plain)
     with _own_process_arguments(run), _wandb_closed():
         return _fit_and_test(run, config, plain, leader)
@@ -53,7 +54,9 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: b
     from hydra.utils import instantiate
 
     from vac_lightning.callbacks import PredictionWriter, Throughput
+    from vac_lightning.checkpoints import CheckpointFiles, Checkpoints, resume_point
     from vac_lightning.commands import assembly
+    from vac_lightning.commands.failures import explained
 
     app.quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -63,17 +66,23 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: b
         data.setup("test")
         task = assembly.task(config, data.labels, data.positive_ratio)
         task.plan(epoch=0, batch=0)  # sizes and transforms that do not suit the network show here, not an epoch later
+        identity = {"config": plain, "config_hash": config_hash(plain), "data_fingerprint": data.fingerprints()}
         throughput = Throughput()
-        callbacks = [throughput, PredictionWriter(run.path)]
+        checkpoints = Checkpoints(run.path, identity, **config.checkpoints)
+        # Checkpoints come first: what another callback does when an epoch starts is then done again, not twice.
+        callbacks = [checkpoints, throughput, PredictionWriter(run.path)]
         callbacks += [instantiate(node, _convert_="all") for node in config.callbacks.values() if node is not None]
-        trainer: pl.Trainer = instantiate(config.trainer, callbacks=callbacks, logger=False, _convert_="all")
+        trainer: pl.Trainer = instantiate(
+            config.trainer, callbacks=callbacks, logger=False, plugins=[CheckpointFiles()], _convert_="all"
+        )
         data.trainer = trainer
         data.train_dataloader()  # refuses a batch size that does not suit the split or the processes
+        start = resume_point(run, config.resume, identity)
         # All is known to be good: only now is a finished run set aside, where it is to be, and anything written.
         if leader:
-            _clear(run)
+            _clear(run) if start is None else start.gather(run)
             _write_hydra_folder(run, config)
-        trainer.loggers = _loggers(run, config, plain)
+        trainer.loggers = _loggers(run, config, plain, start)
     log.info(
         "%s: %d samples, %d labels, %s",
         run.path,
@@ -81,29 +90,34 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: b
         len(data.labels),
         trainer.accelerator.__class__.__name__,
     )
-    started = time.time()
-    trainer.fit(task, datamodule=data)
-    seconds = time.time() - started
-    metrics = _test_epochs(run, config, trainer, task, data)
+    if start is not None:
+        data.start_at(start.epoch, start.batches)
+        log.info("going on from %s: epoch %d, after %d batches", start.path, start.epoch, start.batches)
+    with explained(data, trainer):
+        trainer.fit(task, datamodule=data, ckpt_path=start.path if start else None)
+        metrics = _test_epochs(run, config, trainer, task, data)
+        if trainer.is_global_zero:
+            run.write_results(
+                {
+                    "row": config.row,
+                    "experiment": config.experiment,
+                    "seed": config.seed,
+                    "lambda": config["lambda"],
+                    **identity,
+                    "labels": list(data.labels),
+                    "versions": versions(),
+                    "device": _device(trainer),
+                    "metrics": metrics,
+                    "train_seconds": round(throughput.seconds, 1),
+                    "images_per_s": sorted(throughput.rates)[len(throughput.rates) // 2] if throughput.rates else None,
+                    "resumed_at_steps": checkpoints.resumed_at_steps,
+                    "peak_device_memory_bytes": torch.cuda.max_memory_allocated()
+                    if torch.cuda.is_available()
+                    else None,
+                }
+            )
+            (run.checkpoints / "previous.ckpt").unlink(missing_ok=True)
     if trainer.is_global_zero:
-        run.write_results(
-            {
-                "row": config.row,
-                "experiment": config.experiment,
-                "seed": config.seed,
-                "lambda": config["lambda"],
-                "config": plain,
-                "config_hash": config_hash(plain),
-                "data_fingerprint": data.fingerprints(),
-                "labels": list(data.labels),
-                "versions": versions(),
-                "device": _device(trainer),
-                "metrics": metrics,
-                "train_seconds": round(seconds, 1),
-                "images_per_s": sorted(throughput.rates)[len(throughput.rates) // 2] if throughput.rates else None,
-                "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
-            }
-        )
         log.info(
             "%s: test mAP %.1f (epoch %d, chosen on %s)",
             config.row,
@@ -123,14 +137,14 @@ def _test_epochs(
     run: Run, config: DictConfig, trainer: pl.Trainer, task: VACTask, data: DataModule
 ) -> dict[str, dict[str, Any]]:
     """The metrics of the last and the best epoch; the best is tested last, so predictions.npz is the best epoch's."""
-    import torch
+    from vac_lightning.checkpoints import read_checkpoint
 
     history = run.history() if trainer.is_global_zero else {}
     split = OmegaConf.select(config, "data.splits.val", default="val")
     metrics: dict[str, dict[str, Any]] = {}
+    chosen = (run.checkpoints / "best.ckpt").is_file()
     for name in ("last", "best"):
-        path = run.checkpoints / f"{name}.ckpt"
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_checkpoint(run.checkpoints / f"{name if chosen else 'last'}.ckpt")
         # Loaded here: given a path, trainer.test would put back the weights that a moving average was made of.
         task.load_state_dict(state["state_dict"])
         trainer.test(task, datamodule=data, verbose=False)
@@ -144,7 +158,7 @@ def _test_epochs(
             key.removeprefix("val/"): value for key, value in history.get(epoch, {}).items() if key.startswith("val/")
         }
         metrics[name] = {"epoch": epoch, "val": validated, "test": tested}
-    metrics["best"]["chosen_on"] = f"val/mAP of split {split!r}"
+    metrics["best"]["chosen_on"] = f"val/mAP of split {split!r}" if chosen else "nothing, being the last"
     return metrics
 
 
@@ -211,11 +225,12 @@ def _own_process_arguments(run: Run) -> Iterator[None]:
         os.environ.update(environment)
 
 
-def _loggers(run: Run, config: DictConfig, plain: dict[str, Any]) -> list[Any]:
+def _loggers(run: Run, config: DictConfig, plain: dict[str, Any], start: ResumePoint | None) -> list[Any]:
     from hydra.utils import instantiate
-    from pytorch_lightning.loggers import CSVLogger
 
-    loggers: list[Any] = [CSVLogger(run.path, name="", version="")]
+    from vac_lightning.loggers import MetricsFile
+
+    loggers: list[Any] = [MetricsFile(run.path / "metrics.csv", keep=start.rows if start else 0)]
     if config.logger is not None:
         make = instantiate(config.logger, _convert_="all")
         name = f"{config.row}/seed={config.seed}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Batch", "DataError", "Dataset", "Sample", "collate", "fingerprint"]
+__all__ = ["FILLER", "Batch", "DataError", "Dataset", "Sample", "collate", "fingerprint"]
 
 import hashlib
 from collections.abc import Sequence
@@ -11,6 +11,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 from torch.utils.data import default_collate
+
+FILLER = -1
+"""Index of a sample that only fills a batch: in training, that of a process for which a short batch left none."""
 
 
 class DataError(ValueError):
@@ -22,7 +25,7 @@ class Sample(NamedTuple):
 
     images: uint8 (3, H, W), one per source size, largest first.
     targets: int8 (L,) of 1 (positive), 0 (negative), -1 (unspecified).
-    index: the sample's position in its split.
+    index: the sample's position in its split, or FILLER.
     """
 
     images: list[Tensor]

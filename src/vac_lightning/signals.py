@@ -1,0 +1,87 @@
+"""SIGTERM and SIGINT as an orderly end: at once where nothing is under way, after the step where something is."""
+
+from __future__ import annotations
+
+__all__ = ["GRACE_SECONDS", "StopRequests", "Stopped", "stop_requests"]
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+GRACE_SECONDS = 25.0
+"""Schedulers kill what has not ended 30 seconds after SIGTERM."""
+
+
+class Stopped(BaseException):
+    """A signal asked this process to end. Not an Exception, so that a sweep ends with its job.
+
+    code: the exit code, 128 + the signal's number: 143 for SIGTERM, 130 for SIGINT (Ctrl-C).
+    """
+
+    def __init__(self, number: int) -> None:
+        self.signal = signal.Signals(number)
+        self.code = 128 + number
+        super().__init__(f"stopped by {self.signal.name}")
+
+
+class StopRequests:
+    """Signals that ask this process to end.
+
+    While `heeded`, a signal raises Stopped where the process is. While `deferred` too, the first one is only kept as
+    `asked`, for the training loop to save and end by itself; the second raises at once. Whatever happens, the
+    process ends with the stated code `GRACE_SECONDS` after the first signal: what it wrote is whole at any moment.
+    """
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self.deferred = False
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Heed signals inside the block; only the main thread of a process can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.asked, self.deferred, self._deadline = None, False, None
+        self.install()
+        try:
+            yield
+        finally:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def install(self) -> None:
+        """Put the handlers (back) in place; Lightning's trainer sets one of its own whenever it starts."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        first = self.asked is None
+        if first:
+            self.asked = number
+            self._deadline = threading.Timer(GRACE_SECONDS, self._give_up)
+            self._deadline.daemon = True
+            self._deadline.start()
+        if not (first and self.deferred):
+            raise Stopped(self.asked if self.asked is not None else number)
+
+    def _give_up(self) -> None:
+        stopped = Stopped(self.asked or signal.SIGTERM)
+        print(f"{stopped}; not done within {GRACE_SECONDS:.0f} s, ended as it was", file=sys.stderr, flush=True)
+        os._exit(stopped.code)
+
+    _deadline: threading.Timer | None = None
+
+
+stop_requests = StopRequests()
+"""Those of this process: there is one set of handlers in a process."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
