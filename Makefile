@@ -45,6 +45,7 @@ lint: $(READY) ## ruff, mypy, and the walls between modules
 
 bench: $(READY) ## speed and memory against named rivals
 	$(BIN)/python benchmarks/step.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/metrics.py
 
 constraints: $(READY) ## pin today's versions anew in constraints.txt
 	$(BIN)/uv pip compile --universal --python-version 3.10 --all-extras --no-annotate --no-header --no-emit-index-url \

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from vac_lightning.runs import (
     config_difference,
     config_hash,
     find_runs,
+    read_predictions,
     row_name,
     run_dir,
     versions,
@@ -85,6 +87,76 @@ def test_predictions_come_back_as_they_were(tmp_path: Path):
     for name, array in run.predictions().items():
         np.testing.assert_array_equal(array, arrays.pop(name), strict=True)
     assert not arrays
+
+
+ARRAYS = {"index": np.arange(3), "logits": np.zeros((3, 2), np.float32), "targets": np.zeros((3, 2), np.int8)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": None}, "logits is not a file in the archive; expected index, logits, targets"),
+        ({"targets": np.zeros((2, 2), np.int8)}, r"targets int8 \(2, 2\): expected numbers"),
+        ({"logits": np.zeros(3), "targets": np.zeros(3)}, r"logits float64 \(3,\)"),
+        ({"index": np.arange(4)}, r"index int64 \(4,\)"),
+        ({"index": np.zeros(3)}, r"index float64 \(3,\)"),
+        ({"logits": np.full((3, 2), "high")}, r"logits <U4 \(3, 2\)"),
+        ({"index": np.array([4, 7, 4])}, "index 4 comes more than once"),
+        ({"targets": np.array([[1, None]] * 3, object)}, "damaged or not a predictions.npz"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_refused(tmp_path: Path, change: dict, message: str):
+    arrays = {name: array for name, array in {**ARRAYS, **change}.items() if array is not None}
+    np.savez_compressed(tmp_path / "p.npz", **arrays)
+    with pytest.raises(ValueError, match=message) as error:
+        read_predictions(tmp_path / "p.npz")
+    assert str(tmp_path / "p.npz") in str(error.value)
+
+
+class _Taken:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {**ARRAYS, "index": np.array([x, x, x], object)}])
+def test_predictions_that_carry_code_are_not_run(tmp_path: Path, wrap):
+    content = wrap(_Taken(tmp_path / "taken"))
+    path = tmp_path / "p.npz"
+    if isinstance(content, dict):
+        np.savez(path, **content)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match="and was not read"):
+        read_predictions(path)
+    assert not (tmp_path / "taken").exists()
+
+
+def test_damaged_predictions_are_refused_or_read_as_they_were(tmp_path: Path):
+    path = tmp_path / "p.npz"
+    np.savez_compressed(path, **ARRAYS)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:length] for length in range(0, len(whole), 17)]
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << rng.integers(8)
+        damaged.append(bytes(flipped))
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            found = read_predictions(path)
+        except ValueError:
+            continue
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(found[name], array)
+    np.save(tmp_path / "p.npy", ARRAYS["logits"])
+    with pytest.raises(ValueError, match="damaged or not"):
+        read_predictions(tmp_path / "p.npy")
+    with pytest.raises(FileNotFoundError, match=r"none\.npz is missing"):
+        read_predictions(tmp_path / "none.npz")
 
 
 def test_find_runs(tmp_path: Path):

@@ -7,6 +7,7 @@ __all__ = [
     "config_difference",
     "config_hash",
     "find_runs",
+    "read_predictions",
     "row_name",
     "run_dir",
     "versions",
@@ -39,6 +40,9 @@ NOT_OF_THE_RESULT = (
     "num_workers",
 )
 """Top-level words that change where a run lies or how it is watched, not what comes out of it."""
+
+PREDICTIONS = ("index", "logits", "targets")
+"""The arrays of predictions.npz: (N,), (N, L) and (N, L), of one split in its order."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,7 @@ class Run:
 
     def predictions(self) -> dict[str, np.ndarray]:
         """index (N,), logits (N, L) and targets (N, L) of the test split at the best epoch."""
-        with np.load(self.path / "predictions.npz", allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in ("index", "logits", "targets")}
+        return read_predictions(self.path / "predictions.npz")
 
     def write_predictions(self, index: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> None:
         """Write predictions.npz whole or not at all."""
@@ -112,6 +115,34 @@ def find_runs(paths: Iterable[Path | str]) -> list[Run]:
             raise FileNotFoundError(f"{path} {state}")
         found |= below
     return [Run(path) for path in sorted(found)]
+
+
+def read_predictions(path: Path) -> dict[str, np.ndarray]:
+    """index (N,), logits (N, L) and targets (N, L) of a predictions.npz; nothing in it is run.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is damaged or holds code, or arrays that are missing, do not fit, or repeat a sample.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; vac train leaves a predictions.npz in every run folder")
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in PREDICTIONS}
+        except KeyError as error:
+            raise ValueError(f"{path}: {error.args[0]}; expected {', '.join(PREDICTIONS)}") from error
+        except Exception as error:  # whatever zipfile, zlib and NumPy make of bytes that are not theirs
+            raise ValueError(f"{path} is damaged or not a predictions.npz of vac train, and was not read") from error
+    index, logits, targets = arrays.values()
+    shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
+    numbers = index.dtype.kind in "iu" and logits.dtype.kind in "fiu" and targets.dtype.kind in "fiub"
+    if not numbers or logits.ndim != 2 or targets.shape != logits.shape or index.shape != logits.shape[:1]:
+        raise ValueError(f"{path} holds {shapes}: expected numbers, index (N,), logits (N, L), targets (N, L)")
+    samples, times = np.unique(index, return_counts=True)
+    if (times > 1).any():
+        raise ValueError(f"{path}: index {samples[times > 1][0]} comes more than once, and a sample counts once")
+    return arrays
 
 
 def row_name(backbone: str, transform: str, lambda_: float, variant: str | None = None) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import SMOKE, Vac
+from conftest import SMOKE, Outcome, Vac
 from hydra.core.global_hydra import GlobalHydra
 
 from vac_lightning import cli
-from vac_lightning.metrics import SUMMARY, evaluate
+from vac_lightning.metrics import PROTOCOLS, SUMMARY, evaluate
 from vac_lightning.report import table
 from vac_lightning.runs import Run, find_runs
 
@@ -52,6 +53,138 @@ def test_evaluate_takes_any_split_and_top_k(vac: Vac, trained: Path) -> None:
     outcome = vac("evaluate", f"run={run.path}", "top_k=3")
     expected = evaluate(predictions["logits"], predictions["targets"], top_k=3)
     assert all(f"{expected[name]:.1f}" in outcome.out for name in ("F1-C", "P-O", "R-O"))
+
+
+def _row(outcome: Outcome, protocol: str) -> list[str]:
+    """The cells of a protocol's row in the printed table."""
+    (line,) = [line for line in outcome.out.splitlines() if re.match(rf"\W+{protocol}\W", line)]
+    return [cell.strip() for cell in line.strip("│|\n ").split("│")][1:]
+
+
+def _cells(values: dict[str, float]) -> list[str]:
+    return [f"{values[name]:.1f}" for name in SUMMARY]
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+@pytest.mark.parametrize("source", ["run", "predictions"])
+def test_evaluate_tabulates_all_protocols(vac: Vac, trained: Path, source: str, top_k: int | None) -> None:
+    run = _run(trained)
+    path = run.path if source == "run" else run.path / "predictions.npz"
+    outcome = vac("evaluate", str(path), "protocol=all", *([] if top_k is None else [f"top_k={top_k}"]))
+    assert outcome.code == 0, outcome.err
+    kept = run.predictions()
+    for protocol in PROTOCOLS:
+        values = evaluate(kept["logits"], kept["targets"], protocol, top_k)
+        assert _row(outcome, protocol) == _cells(values)
+
+
+def test_a_run_is_trained_and_evaluated_by_its_own_protocol(vac: Vac, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run")
+    assert vac("train", *SMOKE, f"run_dir={run.path}", "transform=none", "protocol=srn").code == 0
+    arrays = run.predictions()
+    values = evaluate(arrays["logits"], arrays["targets"], "srn")
+    tested = run.results()["metrics"]["best"]["test"]
+    assert {name: tested[name] for name in SUMMARY} == pytest.approx({name: values[name] for name in SUMMARY})
+    assert values["mAP"] > evaluate(arrays["logits"], arrays["targets"], "vac")["mAP"]
+    for path in (run.path, run.path / "predictions.npz"):
+        assert _row(vac("evaluate", str(path)), "srn") == _cells(values)
+
+
+@pytest.fixture
+def kept(trained: Path, tmp_path: Path) -> Run:
+    """What is left of a run: results and predictions, neither checkpoint nor configuration nor data."""
+    run = Run(tmp_path / "moved" / "seed=0")
+    run.path.mkdir(parents=True)
+    for name in ("results.json", "predictions.npz"):
+        shutil.copy(_run(trained).path / name, run.path / name)
+    return run
+
+
+def test_predictions_are_evaluated_by_themselves(vac: Vac, kept: Run) -> None:
+    arrays = kept.predictions()
+    for words in (
+        [f"predictions={kept.path / 'predictions.npz'}"],
+        [f"predictions={kept.path}"],
+        [str(kept.path / "predictions.npz")],
+    ):
+        outcome = vac("evaluate", *words, "protocol=srn")
+        assert outcome.code == 0, outcome.err
+        assert _row(outcome, "srn") == _cells(evaluate(arrays["logits"], arrays["targets"], "srn"))
+        assert all(label in outcome.out for label in kept.results()["labels"])
+    # Without the word, the protocol is the run's own.
+    kept.write_results(kept.results() | {"config": {"protocol": "csra"}})
+    assert _row(vac("evaluate", str(kept.path / "predictions.npz")), "csra")
+    (kept.path / "results.json").unlink()
+    outcome = vac("evaluate", str(kept.path / "predictions.npz"))
+    assert _row(outcome, "vac")
+    assert _row(outcome, "16")
+
+
+def test_labels_without_positives_or_predictions_are_named(vac: Vac, kept: Run) -> None:
+    arrays = kept.predictions()
+    arrays["targets"][:, 2] = 0
+    arrays["logits"] = np.abs(arrays["logits"]) + 0.1
+    arrays["logits"][:, 5] = -1
+    kept.write_predictions(**arrays)
+    outcome = vac("evaluate", f"predictions={kept.path}", "protocol=all")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    labels = kept.results()["labels"]
+    assert (
+        f"no positive sample (no AP, no mA, recall left out in vac, 1 in srn, left out in csra): {labels[2]}\n"
+        in outcome.out
+    )
+    assert f"never predicted (precision 0 in vac, 1 in srn, 0 in csra): {labels[5]}\n" in outcome.out
+    outcome = vac("evaluate", f"predictions={kept.path}")
+    assert _row(outcome, labels[2])[-1] == "n/a"
+    assert _row(outcome, labels[5])[1] == "0"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("predictions={path}/none.npz", "none.npz is missing"),
+        ("{path}/none.npz", "none.npz is missing"),
+        ("predictions={path}/results.json", "damaged or not a predictions.npz"),
+        ("predictions={path}/train.log", "train.log is missing"),
+        ("predictions={path} split=val", "split=val: "),
+        ("predictions={path} checkpoint=last", "checkpoint=last: "),
+        ("predictions={path} top_k=18", "top_k=18: expected 1 to 17"),
+        ("predictions={path} protocol=voc", "protocol=voc: expected vac, srn, csra"),
+        ("predictions={path} run={path}", "one of the two"),
+        ("{path}/predictions.npz {path}/predictions.npz", "expected one predictions.npz"),
+        ("{path}", "not a run folder"),
+        ("{path}/seed=7", "not a run folder"),
+        ("{path}/a {path}/b", "expected one run folder"),
+    ],
+)
+def test_predictions_that_cannot_be_used_get_one_line(vac: Vac, kept: Run, words: str, message: str) -> None:
+    outcome = vac("evaluate", *(word.format(path=kept.path) for word in words.split()))
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [("{", "is damaged"), ("[]", "is damaged"), ('{"labels": ["a"], "config": {"protocol": "vac"}}', "names 1 labels")],
+)
+def test_results_that_do_not_fit_the_predictions_get_one_line(vac: Vac, kept: Run, results: str, message: str) -> None:
+    (kept.path / "results.json").write_text(results)
+    outcome = vac("evaluate", f"predictions={kept.path}")
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+
+
+def test_evaluating_predictions_starts_no_trainer(kept: Run) -> None:
+    program = (
+        "import sys; from vac_lightning.cli import main; sys.argv = ['vac', 'evaluate', sys.argv[1]];"
+        "code = main(); sys.exit(code or 'pytorch_lightning' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(kept.path / "predictions.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_evaluate_refuses_a_checkpoint_that_carries_code(vac: Vac, trained: Path, tmp_path: Path) -> None:

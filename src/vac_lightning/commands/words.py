@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-PROTOCOLS = ("vac",)
+PROTOCOLS = ("vac", "srn", "csra")
 """metrics.PROTOCOLS, which cannot be asked without importing torch."""
 
 
@@ -53,11 +53,15 @@ def normalised(arguments: Sequence[str]) -> list[str]:
     return sorted(map(_quoted, arguments), key=lambda argument: argument not in ("-m", "--multirun"))
 
 
-def positional(arguments: Sequence[str], word: str) -> list[str]:
-    """The arguments with those that are paths, not overrides, gathered into one override `word=[...]`."""
-    paths = [a for a in arguments if not a.startswith("-") and (Path(a).exists() or "=" not in a)]
+def positional(arguments: Sequence[str], word: str, several: bool = True) -> list[str]:
+    """The arguments with those that are paths, not overrides, gathered into one override `word=[...]`.
+
+    Where the word takes one path only, not several, a single one becomes `word=...`.
+    """
+    paths = [a for a in arguments if _is_path(a)]
     quoted = ",".join("'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'" for path in paths)
-    return [a for a in arguments if a not in paths] + ([f"{word}=[{quoted}]"] if paths else [])
+    value = f"[{quoted}]" if several or len(paths) > 1 else quoted
+    return [a for a in arguments if a not in paths] + ([f"{word}={value}"] if paths else [])
 
 
 def variant(arguments: Sequence[str]) -> list[str]:
@@ -105,6 +109,13 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, word, default=_ABSENT)
         if value is not _ABSENT and not accepts(value):
             raise HydraException(f"{word}={value}: expected {allowed}")
+    if "predictions" in config and (config.run is None) == (config.predictions is None):
+        raise HydraException("say either run=RUN_FOLDER or predictions=RUN_FOLDER/predictions.npz, one of the two")
+    if "protocol" in config:
+        allowed_here = (*PROTOCOLS, "all", None) if "predictions" in config else PROTOCOLS
+        if config.protocol not in allowed_here:
+            known = ", ".join(PROTOCOLS)
+            raise HydraException(f"protocol={config.protocol}: expected {known}; all of them is for vac evaluate")
     if "backbone" in config and OmegaConf.is_missing(config.backbone, "name"):
         raise HydraException("backbone.name is needed: say backbone.name=MODEL, such as vit_small_patch16_224")
     if config.get("augmentation") is not None and "augmentation" not in config.data:
@@ -140,6 +151,14 @@ def _values(override: Override) -> list[str]:
     if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return []
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _is_path(argument: str) -> bool:
+    """Whether an argument is a path, there or not, such as runs/demo/Tiny/seed=0, and not an override or an option."""
+    word, equals, _ = argument.partition("=")
+    return not argument.startswith("-") and (
+        not equals or Path(argument).exists() or "/" in word.removeprefix("hydra/")
+    )
 
 
 def _quoted(argument: str) -> str:
@@ -194,12 +213,16 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "detach": ("true or false", lambda value: isinstance(value, bool)),
     "channels_last": ("true or false", lambda value: isinstance(value, bool)),
     "norm": ("mse (authors' code) or l2 (the paper's formula)", lambda value: value in ("mse", "l2")),
+    "devices": ("a whole number of at least 1", _whole(1)),
+    "checkpoints.every_n_steps": ("a whole number of at least 1, or null", lambda v: v is None or _whole(1)(v)),
+    "checkpoints.every_n_minutes": ("a number of at least 0, or null", lambda value: value is None or _number(value)),
     "optimizer.lr": ("a number of at least 0", _number),
     "trainer.max_epochs": ("a whole number of at least 1", _whole(1)),
     "trainer.limit_train_batches": ("a number above 0, or null", _share),
     "trainer.limit_val_batches": ("a number above 0, or null", _share),
     "trainer.limit_test_batches": ("a number above 0, or null", _share),
-    "protocol": (", ".join(PROTOCOLS), lambda value: value in PROTOCOLS),
+    "run": ("one run folder", lambda value: not isinstance(value, ListConfig)),
+    "predictions": ("one predictions.npz", lambda value: not isinstance(value, ListConfig)),
     "top_k": ("a whole number of at least 1, or null", lambda value: value is None or _whole(1)(value)),
     "split": ("train, val or test", lambda value: value in ("train", "val", "test")),
     "checkpoint": ("best or last", lambda value: value in ("best", "last")),
