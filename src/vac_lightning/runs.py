@@ -7,6 +7,7 @@ __all__ = [
     "config_difference",
     "config_hash",
     "find_runs",
+    "read_arrays",
     "row_name",
     "run_dir",
     "versions",
@@ -18,11 +19,13 @@ import hashlib
 import io
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -61,9 +64,16 @@ class Run:
         write_atomically(self.path / "results.json", lambda file: file.write(text.encode()))
 
     def predictions(self) -> dict[str, np.ndarray]:
-        """index (N,), logits (N, L) and targets (N, L) of the test split at the best epoch."""
-        with np.load(self.path / "predictions.npz", allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in ("index", "logits", "targets")}
+        """index (N,), logits (N, L) and targets (N, L) of the test split at the best epoch.
+
+        Raises:
+            FileNotFoundError: there are none.
+            ValueError: the file is damaged, or holds objects instead of numbers.
+        """
+        arrays = read_arrays(self.path / "predictions.npz")
+        if missing := {"index", "logits", "targets"} - set(arrays):
+            raise ValueError(f"{self.path / 'predictions.npz'} has no {' nor '.join(sorted(missing))}")
+        return {name: arrays[name] for name in ("index", "logits", "targets")}
 
     def write_predictions(self, index: np.ndarray, logits: np.ndarray, targets: np.ndarray) -> None:
         """Write predictions.npz whole or not at all."""
@@ -103,16 +113,31 @@ def find_runs(paths: Iterable[Path | str]) -> list[Run]:
     return [Run(path) for path in sorted(found)]
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, which hold data alone: objects would be pickles, and could run code.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (BadZipFile, EOFError, TypeError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged or holds objects instead of numbers, and was not loaded") from error
+
+
 def row_name(backbone: str, transform: str, lambda_: float, variant: str | None = None) -> str:
     """A row's name as in the paper's Table 1: R50, R50+f (augmentation only), R50+ACf.
 
-    A lambda other than 1 is named, and so is a variant: what else tells it from rows of the same name.
+    A lambda other than 1 is named, and so is a variant: what else tells it from rows of the same name. A row is one
+    folder, so the / of a backbone such as hf-hub:timm/resnet18 becomes a dash.
     """
     attention = "AC" if lambda_ > 0 else ""
     name = backbone if transform == "none" else f"{backbone}+{attention}{transform}"
     if transform != "none" and lambda_ not in (0, 1):
         name += f"_lambda={lambda_:g}"
-    return name if variant is None else f"{name}_{variant}".replace("/", "-")
+    return (name if variant is None else f"{name}_{variant}").replace("/", "-")
 
 
 def run_dir(runs_dir: str, experiment: str, row: str, seed: int) -> str:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vac_lightning.commands import app
+from vac_lightning.commands import app, credentials
+from vac_lightning.commands.targets import instantiate
 from vac_lightning.runs import Run, config_difference, config_hash, versions, write_atomically
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def train(config: DictConfig) -> float | None:
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     plain = {str(word): value for word, value in resolved.items()}
+    credentials.check(plain, HydraConfig.get().overrides.task)  # a job's own words are known in full only here
     leader = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
     if run.finished and leader and not config.overwrite:
         return _already_done(run, plain)
@@ -50,7 +52,6 @@ def train(config: DictConfig) -> float | None:
 def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: bool) -> float | None:
     import pytorch_lightning as pl
     import torch
-    from hydra.utils import instantiate
 
     from vac_lightning.callbacks import PredictionWriter, Throughput
     from vac_lightning.commands import assembly
@@ -65,8 +66,9 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: b
         task.plan(epoch=0, batch=0)  # sizes and transforms that do not suit the network show here, not an epoch later
         throughput = Throughput()
         callbacks = [throughput, PredictionWriter(run.path)]
-        callbacks += [instantiate(node, _convert_="all") for node in config.callbacks.values() if node is not None]
-        trainer: pl.Trainer = instantiate(config.trainer, callbacks=callbacks, logger=False, _convert_="all")
+        made = (instantiate(config, f"callbacks.{name}") for name in config.callbacks)
+        callbacks += [callback for callback in made if callback is not None]
+        trainer: pl.Trainer = instantiate(config, "trainer", callbacks=callbacks, logger=False)
         data.trainer = trainer
         data.train_dataloader()  # refuses a batch size that does not suit the split or the processes
         # All is known to be good: only now is a finished run set aside, where it is to be, and anything written.
@@ -212,12 +214,11 @@ def _own_process_arguments(run: Run) -> Iterator[None]:
 
 
 def _loggers(run: Run, config: DictConfig, plain: dict[str, Any]) -> list[Any]:
-    from hydra.utils import instantiate
     from pytorch_lightning.loggers import CSVLogger
 
     loggers: list[Any] = [CSVLogger(run.path, name="", version="")]
     if config.logger is not None:
-        make = instantiate(config.logger, _convert_="all")
+        make = instantiate(config, "logger")
         name = f"{config.row}/seed={config.seed}"
         loggers.append(make(save_dir=run.path, name=name, group=config.experiment, hyperparameters=plain))
     return loggers

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 __all__ = ["Row", "markdown", "rows"]
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vac_lightning.metrics import SUMMARY
+from vac_lightning.names import shown
 from vac_lightning.runs import Run, config_hash
 
 
@@ -87,4 +89,6 @@ def _leading(cell: str) -> float:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    """A name as text in Markdown: no markup, no HTML, no formula, and nothing that ends the cell."""
+    marked = re.sub(r"([\\`*\[\]|~$!]|(?<!\w)_|_(?!\w))", r"\\\1", shown(text))
+    return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
