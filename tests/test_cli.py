@@ -133,11 +133,11 @@ def test_every_choice_composes_and_its_objects_can_be_made(vac: Vac, choice: str
     check(config)
     assert OmegaConf.to_container(config, resolve=True)
     for word in ("views", "loss", "optimizer", "scheduler", "data", "augmentation"):
-        made = instantiate(config, word)
+        made = instantiate(config[word], word)
         assert callable(made) or word in ("views",) or made is None
     if choice.startswith("backbone=") and choice != "backbone=r101":
         weights = {"weights": None} if "weights" in config.backbone else {}
-        assert instantiate(config, "backbone", **weights).channels in (256, 512, 2048)
+        assert instantiate(config.backbone, "backbone", **weights).channels in (256, 512, 2048)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import sys
@@ -263,26 +264,26 @@ def test_a_vouched_module_vouches_for_what_it_defines_and_no_more(
     monkeypatch.setenv(targets.VOUCHED, "mine, missing")
     config = OmegaConf.create({"x": {"_target_": target}})
     with pytest.raises(HydraException, match=target):
-        targets.instantiate(config, "x")
+        targets.instantiate(config.x, "x")
 
 
 def test_what_a_vouched_module_defines_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write_mine(tmp_path, monkeypatch)
     config = OmegaConf.create({name: {"_target_": f"mine.{name}"} for name in ("make", "Thing", "small")})
     with pytest.raises(HydraException, match=r"make\._target_=mine\.make"):
-        targets.instantiate(config, "make")
+        targets.instantiate(config.make, "make")
     monkeypatch.setenv(targets.VOUCHED, "other,mine")
-    assert [targets.instantiate(config, name) is not None for name in config] == [True] * 3
+    assert [targets.instantiate(config[name], name) is not None for name in config] == [True] * 3
     monkeypatch.setenv(targets.VOUCHED, "min")
     with pytest.raises(HydraException):
-        targets.instantiate(config, "make")
+        targets.instantiate(config.make, "make")
 
 
 def test_nothing_is_resolved_again_after_it_was_looked_at() -> None:
     hidden = "\\${oc.create:{_target_: os.system, command: 'true'}}"
     config = OmegaConf.create({"x": {"_target_": "datetime.timedelta", "days": hidden}})
     with pytest.raises(HydraException, match=r"x\.days"):
-        targets.instantiate(config, "x")
+        targets.instantiate(config.x, "x")
 
 
 @pytest.mark.parametrize(
@@ -310,7 +311,7 @@ def test_nothing_is_resolved_again_after_it_was_looked_at() -> None:
     ],
 )
 def test_what_people_use_is_allowed(target: str) -> None:
-    made = targets.instantiate(OmegaConf.create({"x": {"_target_": target, "_partial_": True}}), "x")
+    made = targets.instantiate(OmegaConf.create({"_target_": target, "_partial_": True}), "x")
     assert callable(made)
 
 
@@ -360,6 +361,14 @@ def test_a_broken_checkpoint_is_one_line(vac: Vac, tmp_path: Path, content: byte
     _run_folder(tmp_path / "run", "backbone: {}\n")
     (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(content)
     refused(vac("evaluate", f"run={tmp_path / 'run'}"), "best.ckpt", "was not loaded")
+
+
+def test_labels_of_a_checkpoint_are_looked_at(vac: Vac, tmp_path: Path) -> None:
+    _run_folder(tmp_path / "run", "backbone: {}\n")
+    torch.save({"labels": ["a\x1b[2J"], "state_dict": {}}, tmp_path / "run" / "checkpoints" / "best.ckpt")
+    outcome = vac("evaluate", f"run={tmp_path / 'run'}")
+    refused(outcome, "label 0, 'a\\x1b[2J'")
+    assert "\x1b" not in outcome.err
 
 
 @pytest.mark.parametrize("save", FORMATS)
@@ -544,6 +553,7 @@ def test_rows_of_other_peoples_runs_cannot_steer_the_terminal(vac: Vac, tmp_path
     outcome = vac("report", str(run.path))
     assert "\x1b" not in outcome.out + outcome.err
     assert "Tiny\\x1b[2J" in outcome.out
+    assert "chosen on &lt;script&gt;" in (run.path / "table.md").read_text()
 
 
 # Credentials
@@ -599,6 +609,19 @@ def test_words_that_are_no_credentials_pass(monkeypatch: pytest.MonkeyPatch, tmp
     )
 
 
+def test_a_log_message_that_cannot_be_formatted_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", SECRET)
+    wrong = logging.LogRecord("x", logging.INFO, "x.py", 1, "%d of %d", ("a",), None)
+    assert credentials.Redaction().filter(wrong)
+    try:
+        raise OSError(SECRET)
+    except OSError:
+        record = logging.LogRecord("x", logging.INFO, "x.py", 1, "key %s", (SECRET,), sys.exc_info())
+    assert credentials.Redaction().filter(record)
+    text = logging.Formatter().format(record)
+    assert SECRET not in text and text.startswith("key ***") and "OSError: ***" in text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", [False, True])
 def test_no_credential_is_in_anything_a_run_leaves(
@@ -650,7 +673,7 @@ def _run_folder(path: Path, config: str) -> None:
 
 def _finished(path: Path, row: str) -> Run:
     """A run folder with the results that a report needs."""
-    epoch = {"epoch": 0, "val": {}, "test": dict.fromkeys(SUMMARY, 50.0), "chosen_on": "val/mAP"}
+    epoch = {"epoch": 0, "val": {}, "test": dict.fromkeys(SUMMARY, 50.0), "chosen_on": "<script>"}
     results = {"row": row, "experiment": "e", "seed": 0, "config": {}, "metrics": {"best": epoch, "last": epoch}}
     path.mkdir()
     (path / "results.json").write_text(json.dumps(results))

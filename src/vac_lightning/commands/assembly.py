@@ -24,13 +24,13 @@ from vac_lightning.views import Views
 
 def views(config: DictConfig) -> Views:
     """The transform set."""
-    return instantiate(config, "views")
+    return instantiate(config.views, "views")
 
 
 def datamodule(config: DictConfig, sizes: Sequence[int]) -> DataModule:
     """The data module, with source images of these sizes."""
     return DataModule(
-        instantiate(config, "data"),
+        instantiate(config.data, "data"),
         sizes,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
@@ -43,18 +43,18 @@ def task(config: DictConfig, labels: Sequence[str], positive_ratio: Tensor, pret
     """The task; `pretrained` off where a checkpoint's weights follow and none need be fetched."""
     untrained = {"weights": None, "pretrained": False}
     changes = {} if pretrained else {word: off for word, off in untrained.items() if word in config.backbone}
-    backbone = instantiate(config, "backbone", **changes)
+    backbone = instantiate(config.backbone, "backbone", **changes)
     network = CAMNetwork(backbone, len(labels), detach=config.detach)
     return VACTask(
         network,
         views(config),
         labels,
         positive_ratio,
-        classification_loss=instantiate(config, "loss"),
+        classification_loss=instantiate(config.loss, "loss"),
         lambda_=config["lambda"],
         norm=config.norm,
-        optimizer=instantiate(config, "optimizer"),
-        scheduler=instantiate(config, "scheduler"),
+        optimizer=instantiate(config.optimizer, "optimizer"),
+        scheduler=instantiate(config.scheduler, "scheduler"),
         scheduler_interval=config.scheduler_interval,
         protocol=config.protocol,
         seed=config.seed,

@@ -25,11 +25,13 @@ def check(config: Mapping[str, Any], arguments: Sequence[str] = ()) -> None:
     Raises:
         HydraException: a credential; the message names its word and never its value.
     """
+    secrets = _secrets()
     for argument in arguments:
         word, _, value = argument.partition("=")
-        _check_value(word.lstrip("+~"), word.rpartition(".")[2].lstrip("+~"), value)
+        word = word.lstrip("+~")
+        _check_value(word, word.rpartition(".")[2], value, secrets)
     for word, key, value in _words(config):
-        _check_value(word, key, value)
+        _check_value(word, key, value, secrets)
 
 
 def redacted(text: str) -> str:
@@ -43,7 +45,10 @@ class Redaction(logging.Filter):
     """Keeps credentials out of log messages, whoever writes them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
+        try:
+            message = record.getMessage()
+        except Exception:  # a message that does not fit its arguments is for logging to complain about
+            return True
         if (clean := redacted(message)) != message:
             record.msg, record.args = clean, ()
         if record.exc_info and record.exc_text is None:
@@ -53,9 +58,9 @@ class Redaction(logging.Filter):
         return True
 
 
-def _check_value(word: str, key: str, value: Any) -> None:
+def _check_value(word: str, key: str, value: Any, secrets: Mapping[str, str]) -> None:
     text = f"{word}={value}"
-    if name := next((name for secret, name in _secrets().items() if secret in text), None):
+    if name := next((name for secret, name in secrets.items() if secret in text), None):
         what = f"the value of the environment variable {name}"
     elif _PASSWORD_IN_URL.search(text):
         what = "a URL with a password"

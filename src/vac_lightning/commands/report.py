@@ -47,7 +47,7 @@ def report(config: DictConfig) -> None:
         for row in rows:
             grid.add_row(shown(row.name), *(row.cell(name) for name in SUMMARY))
         console.print(grid)
-        text += f"{title}\n\n{table.markdown(rows)}\n"
+        text += f"{table.as_text(title)}\n\n{table.markdown(rows)}\n"
     write_atomically(out / "table.md", lambda file: file.write(text.encode()))
     console.print(f"table:    {out / 'table.md'}", soft_wrap=True)
     chosen = {run.results()["row"]: run for run in reversed(runs) if (run.heatmaps / "test.npz").is_file()}

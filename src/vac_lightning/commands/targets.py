@@ -103,13 +103,12 @@ def check_hydra(config: DictConfig) -> None:
         raise HydraException("hydra.job.env_set: set these variables in the environment that vac is started from")
 
 
-def instantiate(config: DictConfig, word: str, **changes: Any) -> Any:
-    """Make what stands at a word of a configuration; `changes` take the place of its arguments.
+def instantiate(node: DictConfig | None, word: str, **changes: Any) -> Any:
+    """Make what a configuration describes at a word; `changes` take the place of its arguments.
 
     Raises:
         HydraException: a target, here or within, that is not allowed, by its name or by what it names.
     """
-    node = OmegaConf.select(config, word)
     if node is None:
         return None
     plain = OmegaConf.to_container(node, resolve=True)

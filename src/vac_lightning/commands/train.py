@@ -66,9 +66,9 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: b
         task.plan(epoch=0, batch=0)  # sizes and transforms that do not suit the network show here, not an epoch later
         throughput = Throughput()
         callbacks = [throughput, PredictionWriter(run.path)]
-        made = (instantiate(config, f"callbacks.{name}") for name in config.callbacks)
+        made = (instantiate(node, f"callbacks.{name}") for name, node in config.callbacks.items())
         callbacks += [callback for callback in made if callback is not None]
-        trainer: pl.Trainer = instantiate(config, "trainer", callbacks=callbacks, logger=False)
+        trainer: pl.Trainer = instantiate(config.trainer, "trainer", callbacks=callbacks, logger=False)
         data.trainer = trainer
         data.train_dataloader()  # refuses a batch size that does not suit the split or the processes
         # All is known to be good: only now is a finished run set aside, where it is to be, and anything written.
@@ -218,7 +218,7 @@ def _loggers(run: Run, config: DictConfig, plain: dict[str, Any]) -> list[Any]:
 
     loggers: list[Any] = [CSVLogger(run.path, name="", version="")]
     if config.logger is not None:
-        make = instantiate(config, "logger")
+        make = instantiate(config.logger, "logger")
         name = f"{config.row}/seed={config.seed}"
         loggers.append(make(save_dir=run.path, name=name, group=config.experiment, hyperparameters=plain))
     return loggers

@@ -135,7 +135,7 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
         params = sweep.hydra.sweeper.get("params") or {}
         _, by_sweeper = _overrides([f"{word}={values}" for word, values in params.items()])
         for job in product(*swept, *by_sweeper):
-            config = _composed(name, [*once, *job])
+            config = _composed(name, [*once, *job]) if job else sweep
             check_safe(config)
             if runs:
                 check(config)
@@ -264,7 +264,7 @@ def _check_names(config: DictConfig) -> None:
 def _problem(name: str) -> str | None:
     """What keeps a name from being that of a folder."""
     if name in ("", ".", "..") or "/" in name:
-        return "a name must not lead out of its folder, with .., a / or nothing between two"
+        return "a name must not lead out of its folder or be empty; only an experiment may hold a /"
     if name.startswith("~"):
         return "a name must not begin with ~, which stands for a home folder"
     if not is_printable(name):
