@@ -75,35 +75,45 @@ FORBIDDEN = [
     "",
     "..",
     "a b",
-    "'${oc.env:HOME}'",
-    "null",
-    "1",
+    None,
+    1,
+    {"_target_": "vac_lightning.losses.bce"},
 ]
 
 
 CARRIED = [
     "torch.optim.sgd.torch.load",
-    "torch.optim.optimizer.warnings.warn",
+    "torch.optim.optimizer.torch.hub.load",
     "torch.nn.init.zeros_",
     "albumentations.from_dict",
     "albumentations.core.serialization.yaml.load",
-    "pytorch_lightning.callbacks.timer.pl.cli.LightningCLI",
+    "pytorch_lightning.callbacks.model_checkpoint.pl.LightningModule",
     "pytorch_lightning.loggers.wandb.os.system",
-    "pytorch_lightning.plugins.io.checkpoint_plugin.Path",
+    "pytorch_lightning.callbacks.model_checkpoint.Path",
 ]
 
 
 @pytest.mark.parametrize("target", FORBIDDEN)
-def test_a_target_outside_the_list_is_refused(smoke: Smoke, tmp_path: Path, target: str) -> None:
-    target = target or "''"
-    refused(smoke(f"+callbacks.extra={{_target_: {target}}}"), "callbacks.extra._target_", targets.VOUCHED)
-    assert not (tmp_path / "runs").exists()
+def test_a_target_outside_the_list_is_refused(target: object) -> None:
+    with pytest.raises(HydraException, match=r"^deep\.0\.callbacks\.extra\._target_=.*VAC_ALLOW="):
+        targets.check({"deep": [{"callbacks": {"extra": {"_target_": target}}}]})
 
 
 @pytest.mark.parametrize("target", CARRIED)
-def test_what_a_library_carries_along_is_refused(smoke: Smoke, tmp_path: Path, target: str) -> None:
-    """Only looking into the library tells what such a name is, so Hydra has made the run folder by then."""
-    refused(smoke(f"+callbacks.extra={{_target_: {target}}}"), f"callbacks.extra._target_={target}")
+def test_what_a_library_carries_along_is_refused(target: str) -> None:
+    """Only looking into the library tells what such a name is."""
+    with pytest.raises(HydraException, match=rf"^callbacks\.extra\._target_={target} .*VAC_ALLOW="):
+        targets.instantiate(OmegaConf.create({"_target_": target}), "callbacks.extra")
+
+
+@pytest.mark.parametrize("target", ["os.system", "vac_lightning.runs.os.system", "torch.load", "''", "null", "1"])
+def test_a_refusal_is_one_line_and_nothing_is_written(smoke: Smoke, tmp_path: Path, target: str) -> None:
+    refused(smoke(f"+callbacks.extra={{_target_: {target}}}"), "callbacks.extra._target_=", targets.VOUCHED)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_while_things_are_made_is_one_line_and_no_file_is_written(smoke: Smoke, tmp_path: Path) -> None:
+    refused(smoke("+callbacks.extra={_target_: torch.optim.sgd.torch.load}"), "_target_=torch.optim.sgd.torch.load")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -290,6 +300,7 @@ def test_nothing_is_resolved_again_after_it_was_looked_at() -> None:
     "target",
     [
         "torch.optim.SGD",
+        "torch.optim.sgd.SGD",
         "torch.optim.lr_scheduler.CosineAnnealingLR",
         "torch.nn.Conv2d",
         "pytorch_lightning.Trainer",

@@ -13,7 +13,6 @@ __all__ = ["VOUCHED", "check", "check_hydra", "instantiate"]
 import ast
 import inspect
 import os
-import pydoc
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra.utils
+from hydra._internal.utils import _locate  # the very function that hydra.utils.instantiate looks targets up with
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
@@ -156,11 +156,9 @@ def _check_object(word: str, target: str) -> None:
     if name in _public(module) or target in CLASSES:
         return
     try:
-        found = pydoc.locate(target)
-    except pydoc.ErrorDuringImport as error:
-        raise HydraException(f"{word}={target}: {error}") from error
-    if found is None:
-        raise HydraException(f"{word}={target}: there is no such name; is its module where Python finds it?")
+        found = _locate(target)
+    except ImportError as error:
+        raise HydraException(f"{word}={target}: cannot be found; {error}") from error
     home = str(getattr(found, "__module__", ""))
     for place, homes in LIBRARIES.items():
         if _is_below(target, place) and inspect.isclass(found) and any(_is_below(home, h) for h in homes):
@@ -168,7 +166,7 @@ def _check_object(word: str, target: str) -> None:
     if _is_vouched(target):
         if not (inspect.isclass(found) or inspect.isroutine(found)):
             # An object, such as a partial, is at home in the module that holds it.
-            home = str(getattr(pydoc.locate(module), "__name__", ""))
+            home = str(getattr(_locate(module), "__name__", "")) if module else ""
         if any(_is_below(home, vouched) for vouched in _vouched()):
             return
     raise _refusal(word, target, f" ({home or type(found).__name__}.{getattr(found, '__name__', name)})")
