@@ -9,11 +9,11 @@ from pathlib import Path
 import hydra
 import pytest
 from conftest import ROOT, Vac
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from vac_lightning import cli
 from vac_lightning.commands import words
+from vac_lightning.commands.targets import instantiate
 from vac_lightning.commands.words import check
 from vac_lightning.metrics import PROTOCOLS
 
@@ -137,11 +137,11 @@ def test_every_choice_composes_and_its_objects_can_be_made(vac: Vac, choice: str
     check(config)
     assert OmegaConf.to_container(config, resolve=True)
     for word in ("views", "loss", "optimizer", "scheduler", "data", "augmentation"):
-        made = instantiate(config[word], _convert_="all")
+        made = instantiate(config[word], word)
         assert callable(made) or word in ("views",) or made is None
     if choice.startswith("backbone=") and choice != "backbone=r101":
         weights = {"weights": None} if "weights" in config.backbone else {}
-        assert instantiate(config.backbone, **weights).channels in (256, 512, 2048)
+        assert instantiate(config.backbone, "backbone", **weights).channels in (256, 512, 2048)
 
 
 @pytest.mark.parametrize(
@@ -178,3 +178,10 @@ def test_a_word_on_the_command_line_wins_over_what_a_data_set_brings() -> None:
 
 def test_the_protocols_offered_are_those_the_metrics_know() -> None:
     assert words.PROTOCOLS == PROTOCOLS
+
+
+@pytest.mark.parametrize("name", ["a'b", "a\\b", "a\\'b", "a\\", "${oc.env:HOME}", "a=b, c", "[x]{y}"])
+def test_paths_are_taken_word_for_word(vac: Vac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert f"{name} has no finished run" in vac("report", name).err

@@ -95,14 +95,14 @@ ARRAYS = {"index": np.arange(3), "logits": np.zeros((3, 2), np.float32), "target
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"logits": None}, "logits is not a file in the archive; expected index, logits, targets"),
+        ({"logits": None}, "has no logits; expected index, logits, targets"),
         ({"targets": np.zeros((2, 2), np.int8)}, r"targets int8 \(2, 2\): expected numbers"),
         ({"logits": np.zeros(3), "targets": np.zeros(3)}, r"logits float64 \(3,\)"),
         ({"index": np.arange(4)}, r"index int64 \(4,\)"),
         ({"index": np.zeros(3)}, r"index float64 \(3,\)"),
         ({"logits": np.full((3, 2), "high")}, r"logits <U4 \(3, 2\)"),
         ({"index": np.array([4, 7, 4])}, "index 4 comes more than once"),
-        ({"targets": np.array([[1, None]] * 3, object)}, "damaged or not a predictions.npz"),
+        ({"targets": np.array([[1, None]] * 3, object)}, "damaged or holds objects"),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(tmp_path: Path, change: dict, message: str):
@@ -129,7 +129,7 @@ def test_predictions_that_carry_code_are_not_run(tmp_path: Path, wrap):
         np.savez(path, **content)
     else:
         path.write_bytes(pickle.dumps(content))
-    with pytest.raises(ValueError, match="and was not read"):
+    with pytest.raises(ValueError, match="and was not loaded"):
         read_predictions(path)
     assert not (tmp_path / "taken").exists()
 
@@ -153,7 +153,7 @@ def test_damaged_predictions_are_refused_or_read_as_they_were(tmp_path: Path):
         for name, array in ARRAYS.items():
             np.testing.assert_array_equal(found[name], array)
     np.save(tmp_path / "p.npy", ARRAYS["logits"])
-    with pytest.raises(ValueError, match="damaged or not"):
+    with pytest.raises(ValueError, match="damaged or holds objects"):
         read_predictions(tmp_path / "p.npy")
     with pytest.raises(FileNotFoundError, match=r"none\.npz is missing"):
         read_predictions(tmp_path / "none.npz")

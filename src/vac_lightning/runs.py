@@ -7,6 +7,7 @@ __all__ = [
     "config_difference",
     "config_hash",
     "find_runs",
+    "read_arrays",
     "read_predictions",
     "row_name",
     "run_dir",
@@ -126,14 +127,10 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; vac train leaves a predictions.npz in every run folder")
-    with path.open("rb") as file:
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in PREDICTIONS}
-        except KeyError as error:
-            raise ValueError(f"{path}: {error.args[0]}; expected {', '.join(PREDICTIONS)}") from error
-        except Exception as error:  # whatever zipfile, zlib and NumPy make of bytes that are not theirs
-            raise ValueError(f"{path} is damaged or not a predictions.npz of vac train, and was not read") from error
+    held = read_arrays(path)
+    if missing := [name for name in PREDICTIONS if name not in held]:
+        raise ValueError(f"{path} has no {', '.join(missing)}; expected {', '.join(PREDICTIONS)}")
+    arrays = {name: held[name] for name in PREDICTIONS}
     index, logits, targets = arrays.values()
     shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
     numbers = index.dtype.kind in "iu" and logits.dtype.kind in "fiu" and targets.dtype.kind in "fiub"
@@ -145,16 +142,33 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, which hold data alone: objects would be pickles, and could run code.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds objects.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever zipfile, zlib and NumPy make of bytes that are not theirs
+        raise ValueError(f"{path} is damaged or holds objects instead of numbers, and was not loaded") from error
+
+
 def row_name(backbone: str, transform: str, lambda_: float, variant: str | None = None) -> str:
     """A row's name as in the paper's Table 1: R50, R50+f (augmentation only), R50+ACf.
 
-    A lambda other than 1 is named, and so is a variant: what else tells it from rows of the same name.
+    A lambda other than 1 is named, and so is a variant: what else tells it from rows of the same name. A row is one
+    folder, so the / of a backbone such as hf-hub:timm/resnet18 becomes a dash.
     """
     attention = "AC" if lambda_ > 0 else ""
     name = backbone if transform == "none" else f"{backbone}+{attention}{transform}"
     if transform != "none" and lambda_ not in (0, 1):
         name += f"_lambda={lambda_:g}"
-    return name if variant is None else f"{name}_{variant}".replace("/", "-")
+    return (name if variant is None else f"{name}_{variant}").replace("/", "-")
 
 
 def run_dir(runs_dir: str, experiment: str, row: str, seed: int) -> str:

@@ -145,7 +145,7 @@ def test_labels_without_positives_or_predictions_are_named(vac: Vac, kept: Run) 
     [
         ("predictions={path}/none.npz", "none.npz is missing"),
         ("{path}/none.npz", "none.npz is missing"),
-        ("predictions={path}/results.json", "damaged or not a predictions.npz"),
+        ("predictions={path}/results.json", "damaged or holds objects"),
         ("predictions={path}/train.log", "train.log is missing"),
         ("predictions={path} split=val", "split=val: "),
         ("predictions={path} checkpoint=last", "checkpoint=last: "),

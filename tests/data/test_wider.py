@@ -178,3 +178,14 @@ def test_unknown_roles_and_splits_list_the_known(tmp_path):
         read(tmp_path, "validate")
     with pytest.raises(DataError, match=r"split 'minival'.*'train', 'val', 'trainval', 'test'"):
         read(tmp_path, "val", "minival")
+
+
+def test_a_file_outside_the_images_is_refused(tmp_path):
+    images = deepcopy(TRAINVAL)
+    images[0]["file_name"] = "train/../../../secret.jpg"
+    write(tmp_path, trainval=TRAINVAL)
+    ids = {str(i): LABELS[i] for i in range(12)}
+    content = {"images": images, "attribute_id_map": ids}
+    (tmp_path / "Anno" / "wider_attribute_trainval.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"trainval\.json.*'train/\.\./\.\./\.\./secret\.jpg', outside .*Image"):
+        read(tmp_path)

@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from vac_lightning.commands import words
+from vac_lightning.commands import credentials, words
+from vac_lightning.names import shown
 from vac_lightning.runs import row_name, run_dir
 from vac_lightning.signals import Stopped, stop_requests
 
@@ -66,6 +67,8 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
     @wraps(task)
     def job(config: DictConfig) -> Any:
         # A job that fails must not stop the sweep, nor have Hydra print its own lines about it.
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_REDACTION)
         try:
             return task(config)
         except Exception as error:
@@ -73,9 +76,9 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
             return None
 
     try:
-        with stop_requests.heeded():
-            words.check_arguments(command, sys.argv[1:])
-            sys.argv += words.variant(sys.argv[1:])
+        sys.argv += words.variant(sys.argv[1:])
+        words.check_arguments(command, sys.argv[1:])
+        with stop_requests.heeded(), _checkpoints_are_data():
             hydra.main(version_base="1.3", config_path=str(words.shipped("conf")), config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         failures.append(_report(command, error))
@@ -118,18 +121,37 @@ def console() -> Console:
     return terminal if terminal.is_terminal else Console(markup=False, highlight=False, width=160)
 
 
+@contextmanager
+def _checkpoints_are_data() -> Iterator[None]:
+    """While a command runs, torch unpickles no code, whatever a library asks it for; nor in processes started here."""
+    before = dict(os.environ)
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    try:
+        yield
+    finally:
+        for name in ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
 def _report(command: str, error: Exception) -> int:
     """Print an error, in one line where its cause is the user's to mend, and return the exit code."""
+    # Messages quote names and values from files of others, and from the command line.
     if isinstance(error, HydraException | OmegaConfBaseException | UsageError):
-        print(f"vac {command}: {words.explain(command, error)}", file=sys.stderr)
+        line = f"vac {command}: {words.explain(command, error)}"
+        print(shown(credentials.redacted(line)), file=sys.stderr)
         return 2
     if isinstance(error, RunError):
-        print(f"vac {command}: {error}", file=sys.stderr)
+        print(shown(credentials.redacted(f"vac {command}: {error}")), file=sys.stderr)
         return 1
-    traceback.print_exception(error)
+    for line in credentials.redacted("".join(traceback.format_exception(error))).splitlines():
+        print(shown(line), file=sys.stderr)
     return 1
 
 
+_REDACTION = credentials.Redaction()
 _MENDABLE = (AssertionError, OSError, TypeError, ValueError)
 _NOT_NEWS = (
     "It is recommended to use .*sync_dist=True",  # what is logged is computed over all processes already

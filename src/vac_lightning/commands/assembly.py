@@ -5,14 +5,15 @@ from __future__ import annotations
 __all__ = ["datamodule", "load_task", "run_config", "task", "views"]
 
 from collections.abc import Sequence
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from yaml import YAMLError
 
+from vac_lightning.checkpoints import read_checkpoint
+from vac_lightning.commands.targets import instantiate
+from vac_lightning.data.base import check_labels
 from vac_lightning.data.datamodule import DataModule
 from vac_lightning.networks.cam import CAMNetwork
 from vac_lightning.runs import Run
@@ -22,13 +23,13 @@ from vac_lightning.views import Views
 
 def views(config: DictConfig) -> Views:
     """The transform set."""
-    return instantiate(config.views, _convert_="all")
+    return instantiate(config.views, "views")
 
 
 def datamodule(config: DictConfig, sizes: Sequence[int]) -> DataModule:
     """The data module, with source images of these sizes."""
     return DataModule(
-        instantiate(config.data, _convert_="all"),
+        instantiate(config.data, "data"),
         sizes,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
@@ -41,18 +42,18 @@ def task(config: DictConfig, labels: Sequence[str], positive_ratio: Tensor, pret
     """The task; `pretrained` off where a checkpoint's weights follow and none need be fetched."""
     untrained = {"weights": None, "pretrained": False}
     changes = {} if pretrained else {word: off for word, off in untrained.items() if word in config.backbone}
-    backbone = instantiate(config.backbone, **changes, _convert_="all")
+    backbone = instantiate(config.backbone, "backbone", **changes)
     network = CAMNetwork(backbone, len(labels), detach=config.detach)
     return VACTask(
         network,
         views(config),
         labels,
         positive_ratio,
-        classification_loss=instantiate(config.loss, _convert_="all"),
+        classification_loss=instantiate(config.loss, "loss"),
         lambda_=config["lambda"],
         norm=config.norm,
-        optimizer=instantiate(config.optimizer, _convert_="all"),
-        scheduler=instantiate(config.scheduler, _convert_="all"),
+        optimizer=instantiate(config.optimizer, "optimizer"),
+        scheduler=instantiate(config.scheduler, "scheduler"),
         scheduler_interval=config.scheduler_interval,
         protocol=config.protocol,
         seed=config.seed,
@@ -65,12 +66,17 @@ def run_config(run: Run) -> DictConfig:
 
     Raises:
         FileNotFoundError: the folder is not one of a run.
+        ValueError: its configuration is damaged, or holds code instead of data.
     """
     path = run.path / ".hydra" / "config.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"run={run.path}: not a run folder ({path} is missing); vac train makes one")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
+    try:
+        config = OmegaConf.load(path)
+    except YAMLError as error:
+        raise ValueError(f"{path} is damaged or not a configuration of vac train, and was not loaded") from error
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"{path} is not a configuration of vac train")
     return config
 
 
@@ -84,11 +90,15 @@ def load_task(run: Run, config: DictConfig, checkpoint: str = "best") -> VACTask
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint={checkpoint}: {path} is missing; the run has not saved an epoch yet")
+    state = read_checkpoint(path)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        labels = state["labels"]
-    except (UnpicklingError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged or not a checkpoint of vac train, and was not loaded") from error
+        labels, weights = tuple(state["labels"]), dict(state["state_dict"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint of vac train, and was not loaded") from error
+    check_labels(labels)
     loaded = task(config, labels, torch.zeros(len(labels)), pretrained=False)
-    loaded.load_state_dict(state["state_dict"])
+    try:
+        loaded.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the network that {run.path}/.hydra/config.yaml describes") from error
     return loaded

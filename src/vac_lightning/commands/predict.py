@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vac_lightning.commands import app, words
+from vac_lightning.names import shown
 from vac_lightning.runs import Run
 
 
@@ -46,12 +47,12 @@ def predict(config: DictConfig) -> None:
             output = task(image[None])
         scores = output.logits[0].sigmoid()
         top = scores.topk(min(config.top_k, len(scores)))
-        console.print(str(path), soft_wrap=True)
+        console.print(shown(str(path)), soft_wrap=True)
         table = Table("label", "score")
         for score, j in zip(top.values.tolist(), top.indices.tolist(), strict=True):
             table.add_row(task.labels[j], f"{score:.3f}", style="bold" if score > 0.5 else "")
         console.print(table)
-        name = path.stem
+        name = shown(path.stem)
         while name in taken:
             name += "_"
         taken.add(name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vac_lightning.commands import app, words
+from vac_lightning.names import shown
 
 
 def main() -> int:
@@ -39,14 +40,14 @@ def report(config: DictConfig) -> None:
         title = f"test metrics in percent, {epoch} epoch" + (
             f" (chosen on {rows[0].chosen_on})" if epoch == "best" else ""
         )
-        shown = Table(title=title)
-        shown.add_column("row")
+        grid = Table(title=shown(title))
+        grid.add_column("row")
         for name in SUMMARY:
-            shown.add_column(name, justify="right")
+            grid.add_column(name, justify="right")
         for row in rows:
-            shown.add_row(row.name, *(row.cell(name) for name in SUMMARY))
-        console.print(shown)
-        text += f"{title}\n\n{table.markdown(rows)}\n"
+            grid.add_row(shown(row.name), *(row.cell(name) for name in SUMMARY))
+        console.print(grid)
+        text += f"{table.as_text(title)}\n\n{table.markdown(rows)}\n"
     write_atomically(out / "table.md", lambda file: file.write(text.encode()))
     console.print(f"table:    {out / 'table.md'}", soft_wrap=True)
     chosen = {run.results()["row"]: run for run in reversed(runs) if (run.heatmaps / "test.npz").is_file()}

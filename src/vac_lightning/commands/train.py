@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vac_lightning.commands import app
+from vac_lightning.commands import app, credentials
+from vac_lightning.commands.targets import instantiate
 from vac_lightning.runs import Run, config_difference, config_hash, versions, write_atomically
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def train(config: DictConfig) -> float | None:
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     plain = {str(word): value for word, value in resolved.items()}
+    credentials.check(plain, HydraConfig.get().overrides.task)  # a job's own words are known in full only here
     leader = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
     if run.finished and not config.overwrite:
         return _already_done(run, plain)
@@ -51,7 +53,6 @@ def train(config: DictConfig) -> float | None:
 def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: bool) -> float | None:
     import pytorch_lightning as pl
     import torch
-    from hydra.utils import instantiate
 
     from vac_lightning.callbacks import PredictionWriter, Throughput
     from vac_lightning.checkpoints import CheckpointFiles, Checkpoints, resume_point
@@ -71,9 +72,10 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: b
         checkpoints = Checkpoints(run.path, identity, **config.checkpoints)
         # Checkpoints come first: what another callback does when an epoch starts is then done again, not twice.
         callbacks = [checkpoints, throughput, PredictionWriter(run.path)]
-        callbacks += [instantiate(node, _convert_="all") for node in config.callbacks.values() if node is not None]
+        made = (instantiate(node, f"callbacks.{name}") for name, node in config.callbacks.items())
+        callbacks += [callback for callback in made if callback is not None]
         trainer: pl.Trainer = instantiate(
-            config.trainer, callbacks=callbacks, logger=False, plugins=[CheckpointFiles()], _convert_="all"
+            config.trainer, "trainer", callbacks=callbacks, logger=False, plugins=[CheckpointFiles()]
         )
         data.trainer = trainer
         data.train_dataloader()  # refuses a batch size that does not suit the split or the processes
@@ -213,10 +215,12 @@ def _own_process_arguments(run: Run) -> Iterator[None]:
     """Make the further processes that Lightning starts read this run's composed configuration.
 
     Given the original arguments they would compose it again, and as part of a sweep start a sweep of their own.
-    What a process group leaves in the environment is undone, so that the next job of a sweep starts clean.
+    They log warnings alone, and write no file. What a process group leaves in the environment is undone, so that the
+    next job of a sweep starts clean.
     """
     arguments, environment = sys.argv, dict(os.environ)
-    sys.argv = [sys.argv[0], "--config-dir", str(run.path / ".hydra"), "--config-name", "config"]
+    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    sys.argv = [sys.argv[0], "--config-dir", str(run.path / ".hydra"), "--config-name", "config", *quiet]
     try:
         yield
     finally:
@@ -226,13 +230,12 @@ def _own_process_arguments(run: Run) -> Iterator[None]:
 
 
 def _loggers(run: Run, config: DictConfig, plain: dict[str, Any], start: ResumePoint | None) -> list[Any]:
-    from hydra.utils import instantiate
 
     from vac_lightning.loggers import MetricsFile
 
     loggers: list[Any] = [MetricsFile(run.path / "metrics.csv", keep=start.rows if start else 0)]
     if config.logger is not None:
-        make = instantiate(config.logger, _convert_="all")
+        make = instantiate(config.logger, "logger")
         name = f"{config.row}/seed={config.seed}"
         loggers.append(make(save_dir=run.path, name=name, group=config.experiment, hyperparameters=plain))
     return loggers

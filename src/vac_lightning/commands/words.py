@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-__all__ = ["check", "check_arguments", "explain", "help_text", "normalised", "positional", "shipped", "variant"]
+__all__ = [
+    "check",
+    "check_arguments",
+    "check_safe",
+    "explain",
+    "help_text",
+    "normalised",
+    "positional",
+    "shipped",
+    "variant",
+]
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import hydra
+import hydra.version
+from hydra._internal.hydra import Hydra  # what hydra.main does with --config-dir, which has no public function
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vac_lightning.commands import credentials, targets
+from vac_lightning.names import is_printable, shown
 
 PROTOCOLS = ("vac", "srn", "csra")
 """metrics.PROTOCOLS, which cannot be asked without importing torch."""
@@ -46,11 +67,19 @@ def help_text(command: str) -> str:
 
 
 def normalised(arguments: Sequence[str]) -> list[str]:
-    """The arguments as Hydra's parser wants them: -m first, and values that hold an equals sign quoted.
+    """The arguments as Hydra's parser wants them: -m and options first, and values that hold an equals sign quoted.
 
     Run folders hold one (seed=0), and -m may stand anywhere on the line of a person.
     """
-    return sorted(map(_quoted, arguments), key=lambda argument: argument not in ("-m", "--multirun"))
+    of_an_option = {i + 1 for i, argument in enumerate(arguments) if argument in _WITH_A_VALUE}
+    leading: list[str] = []
+    words: list[str] = []
+    for i, argument in enumerate(arguments):
+        if i in of_an_option or argument.partition("=")[0] in ("-m", "--multirun", *_WITH_A_VALUE):
+            leading.append(argument)
+        else:
+            words.append(_quoted(argument))
+    return leading + words
 
 
 def positional(arguments: Sequence[str], word: str, several: bool = True) -> list[str]:
@@ -59,7 +88,7 @@ def positional(arguments: Sequence[str], word: str, several: bool = True) -> lis
     Where the word takes one path only, not several, a single one becomes `word=...`.
     """
     paths = [a for a in arguments if _is_path(a)]
-    quoted = ",".join("'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'" for path in paths)
+    quoted = ",".join(map(_as_text, paths))
     value = f"[{quoted}]" if several or len(paths) > 1 else quoted
     return [a for a in arguments if a not in paths] + ([f"{word}={value}"] if paths else [])
 
@@ -69,13 +98,15 @@ def variant(arguments: Sequence[str]) -> list[str]:
 
     Without it the jobs of `-m optimizer.lr=0.1,0.01` would all claim one run folder.
     """
-    words = [a for a in arguments if not a.startswith("-")]
-    if not {"-m", "--multirun"} & set(arguments) or any(word.startswith("variant=") for word in words):
+    asked = get_args_parser().parse_args(list(arguments))
+    words = asked.overrides
+    if not asked.multirun or any(word.startswith("variant=") for word in words):
         return []
     overrides = OverridesParser.create().parse_overrides(words)
     swept = [o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override()]
     named = {"backbone", "backbone.name", "transform", "lambda", "seed", "experiment", "run_dir"}
-    chosen = [word for word in swept if word not in named and not (shipped("experiments") / word).is_dir()]
+    rows = [shipped("experiments"), *([Path(asked.config_dir)] if asked.config_dir else [])]
+    chosen = [word for word in swept if word not in named and not any((place / word).is_dir() for place in rows)]
     if not chosen:
         return []
     values = [
@@ -86,21 +117,49 @@ def variant(arguments: Sequence[str]) -> list[str]:
 
 
 def check_arguments(command: str, arguments: Sequence[str]) -> None:
-    """Compose and check every value of a sweep before its first job starts."""
-    words = [a for a in arguments if not a.startswith("-")]
-    if len(arguments) - len(words) > len({"-m", "--multirun"} & set(arguments)):
-        return  # an option of Hydra's own that asks for something else than a run
-    choices = [values for override in OverridesParser.create().parse_overrides(words) if (values := _values(override))]
-    first = [values[0] for values in choices]
-    with hydra.initialize_config_dir(str(shipped("conf")), version_base="1.3"):
-        check(hydra.compose(command, first))
-        for place, values in enumerate(choices):
-            for value in values[1:]:
-                check(hydra.compose(command, [*first[:place], value, *first[place + 1 :]]))
+    """Compose what the arguments ask for, every job of a sweep, and check it before anything is made or written.
+
+    Raises:
+        HydraException: a word, a target or a name that is not allowed, or a credential; in one line.
+    """
+    asked = get_args_parser().parse_args(list(arguments))
+    if asked.shell_completion:
+        return  # completes words, composes nothing that runs
+    if asked.experimental_rerun is not None:
+        raise HydraException("--experimental-rerun: reads a pickle, which can hold code; say the run's words again")
+    if asked.config_path is not None:
+        raise HydraException("--config-path: the commands keep their own conf/; --config-dir=FOLDER adds one of yours")
+    credentials.check({}, asked.overrides)
+    name = asked.config_name or command
+    runs = asked.cfg is None and asked.info is None
+    with _composing(asked.config_dir):
+        once, swept = _overrides(asked.overrides)
+        sweep = _composed(name, once)
+        check_safe(sweep)
+        params = sweep.hydra.sweeper.get("params") or {}
+        _, by_sweeper = _overrides([f"{word}={values}" for word, values in params.items()])
+        for job in product(*swept, *by_sweeper):
+            config = _composed(name, [*once, *job]) if job else sweep
+            check_safe(config)
+            if runs:
+                check(config)
+
+
+def check_safe(config: DictConfig) -> None:
+    """Check what a configuration would have made, and that no credential would be saved with it.
+
+    Raises:
+        HydraException: a target that is not allowed, or a credential; one line that names its word.
+    """
+    plain = _plain(config)
+    targets.check_hydra(config.hydra)
+    targets.check(plain)
+    credentials.check(plain)
+    credentials.check({"hydra": OmegaConf.to_container(config.hydra, resolve=False)})
 
 
 def check(config: DictConfig) -> None:
-    """Check every word that has a range.
+    """Check every word that has a range, and the names that become folders.
 
     Raises:
         HydraException: a value out of range; one line that names the word, its value and what is allowed.
@@ -128,6 +187,7 @@ def check(config: DictConfig) -> None:
             raise HydraException(
                 f"transform={text}: expected none, or distinct letters out of {', '.join(letters)}, such as f or fs"
             )
+    _check_names(config)
 
 
 def explain(command: str, error: Exception) -> str:
@@ -144,13 +204,85 @@ def explain(command: str, error: Exception) -> str:
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-def _values(override: Override) -> list[str]:
-    """The single overrides that a sweep stands for; none for a glob, whose files Hydra finds by itself."""
-    if not override.is_sweep_override():
-        return [str(override.input_line)]
-    if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
-        return []
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+@contextmanager
+def _composing(folder: str | None) -> Iterator[None]:
+    """While Hydra composes as it will for the command: from conf/, experiments/ and a person's own folder."""
+    places = create_config_search_path(str(shipped("conf")))
+    if folder is not None:
+        after = SearchPathQuery(provider="schema")
+        places.prepend(provider="command-line", path=f"file://{Path(folder).absolute()}", anchor=after)
+    hydra.version.setbase("1.3")
+    Hydra.create_main_hydra2("vac", places)
+    before = HydraConfig.instance().cfg
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+        GlobalHydra.instance().clear()
+
+
+def _composed(name: str, overrides: Sequence[str]) -> DictConfig:
+    """A job's configuration with Hydra's own part, and with what only Hydra knows put where words refer to it."""
+    config = hydra.compose(name, list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    return config
+
+
+def _overrides(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """The overrides that hold for all jobs, and for every swept word the overrides it stands for, globs included.
+
+    A sweeper that draws its values from a range draws them later; such a word is left out here.
+    """
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    overrides = parser.parse_overrides(list(words))
+    once = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    swept = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        for override in overrides
+        if override.is_sweep_override() and override.is_discrete_sweep()
+    ]
+    return once, swept
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration without Hydra's part, word by word resolved, and as it is written where that cannot be yet."""
+    plain: dict[str, Any] = {}
+    for word in config:
+        if word == "hydra":
+            continue
+        try:
+            node = config[word]
+            plain[str(word)] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        except OmegaConfBaseException:
+            written = OmegaConf.to_container(config, resolve=False)
+            assert isinstance(written, dict)
+            plain[str(word)] = written[word]
+    return plain
+
+
+def _check_names(config: DictConfig) -> None:
+    """Names that become folders and files must stay below runs_dir, on one line, and fit."""
+    for word in ("experiment", "row", "hydra.job.name"):
+        name = OmegaConf.select(config, word, default=_ABSENT)
+        if name is _ABSENT:
+            continue
+        parts = str(name).split("/") if word == "experiment" else [str(name)]
+        problem = next(filter(None, map(_problem, parts)), None)
+        if problem is not None:
+            raise HydraException(f"{word}={shown(str(name)[:_LONGEST])}: {problem}; choose a name such as demo")
+
+
+def _problem(name: str) -> str | None:
+    """What keeps a name from being that of a folder."""
+    if name in ("", ".", "..") or "/" in name:
+        return "a name must not lead out of its folder or be empty; only an experiment may hold a /"
+    if name.startswith("~"):
+        return "a name must not begin with ~, which stands for a home folder"
+    if not is_printable(name):
+        return "a name must not hold control characters"
+    if len(name.encode()) > _LONGEST:
+        return f"a name must not be longer than {_LONGEST} bytes"
+    return None
 
 
 def _is_path(argument: str) -> bool:
@@ -167,6 +299,12 @@ def _quoted(argument: str) -> str:
     if argument.startswith("-") or "=" not in value or value[0] in "'\"[{$":
         return argument
     return f"{word}{equals}'{value}'"
+
+
+def _as_text(path: str) -> str:
+    """A path as Hydra's grammar takes it word for word: quotes, backslashes before them, and references escaped."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), path)
+    return "'" + escaped.replace("${", "\\${") + "'"
 
 
 def _unknown_word(command: str, word: str) -> str:
@@ -198,7 +336,13 @@ def _sizes(value: Any) -> bool:
     return isinstance(value, ListConfig) and len(value) > 0 and all(_whole(1)(size) for size in value)
 
 
+_WITH_A_VALUE = (
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
+    *("--cfg", "-c", "--package", "-p", "--experimental-rerun"),
+)
+"""Hydra's options whose value is the next argument."""
 _ABSENT = object()
+_LONGEST = 200  # bytes of a name; file systems allow 255, and files beside it need some
 _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "lambda": ("a number of at least 0", _number),
     "seed": ("a whole number of at least 0", _whole(0)),

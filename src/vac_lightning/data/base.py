@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FILLER", "Batch", "DataError", "Dataset", "Sample", "collate", "fingerprint"]
+__all__ = ["FILLER", "Batch", "DataError", "Dataset", "Sample", "check_labels", "collate", "fingerprint"]
 
 import hashlib
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 from torch.utils.data import default_collate
+
+from vac_lightning.names import is_printable
 
 FILLER = -1
 """Index of a sample that only fills a batch: in training, that of a process for which a short batch left none."""
@@ -63,6 +65,28 @@ class Dataset(Protocol):
     def source(self, index: int) -> str:
         """Where sample `index` comes from (file and box, or seed), for people and fingerprints."""
         ...
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Check the names of labels, which become columns, lines of a table, and words in a figure.
+
+    Markup in a label is no harm: wherever labels are shown, they are shown as text.
+
+    Raises:
+        DataError: a label that is empty, not a text, given twice, or holds control characters.
+    """
+    seen: set[str] = set()
+    for position, label in enumerate(labels):
+        if not isinstance(label, str) or not label.strip():
+            problem = "is not a name"
+        elif not is_printable(label):
+            problem = "holds control characters"
+        elif label in seen:
+            problem = "is given twice"
+        else:
+            seen.add(label)
+            continue
+        raise DataError(f"label {position}, {label!r}, {problem}: rename it in the annotation file")
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vac_lightning.data.base import DataError
-from vac_lightning.data.reading import Augmentation, Photo, Photos, blame
+from vac_lightning.data.reading import Augmentation, Photo, Photos, below, blame
 
 
 def coco(
@@ -39,7 +39,8 @@ def coco(
     augmentation: an albumentations transform of the whole image, before it is squashed.
 
     Raises:
-        DataError: an unknown role; files that are missing, malformed, or name unknown images or categories.
+        DataError: an unknown role; files that are missing, malformed, or name unknown images or
+            categories or files outside their folder.
     """
     split = splits.get(role)
     if not split:
@@ -56,7 +57,7 @@ def coco(
         raise DataError(f"not found: {' and '.join(missing)}. {_remedy(split)}")
     with blame(file):
         labels, names, targets = _index(json.loads(file.read_bytes()), file)
-        photos = [Photo(folder / name) for name in names]
+        photos = [Photo(below(folder, name, f"{file}, image {i}")) for i, name in enumerate(names)]
     if not photos[0].path.is_file():
         raise DataError(f"not found: {photos[0].path}, the first image that {file} names. {_remedy(split)}")
     return Photos(photos, targets, labels, sizes, base, augmentation)

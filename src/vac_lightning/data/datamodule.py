@@ -22,7 +22,7 @@ import torch.utils.data
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
-from vac_lightning.data.base import FILLER, Batch, DataError, Dataset, Sample, collate, fingerprint
+from vac_lightning.data.base import FILLER, Batch, DataError, Dataset, Sample, check_labels, collate, fingerprint
 
 
 class DataModule(pl.LightningDataModule):
@@ -42,8 +42,8 @@ class DataModule(pl.LightningDataModule):
         seed: of the training order and of what is drawn for a sample.
 
     Raises:
-        DataError: data that is missing or broken, splits with different labels, a batch that does not divide among
-            the processes.
+        DataError: data that is missing or broken, labels without proper names, splits with different labels, a batch
+            that does not divide among the processes.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class DataModule(pl.LightningDataModule):
             dataset = self._dataset(role, sizes)
             if len(dataset) == 0:
                 raise DataError(f"the {role} split is empty: check the split's name and its annotation file")
+            check_labels(dataset.labels)
             for other, known in self._splits.items():
                 if known.labels != dataset.labels:
                     raise DataError(

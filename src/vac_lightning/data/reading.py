@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Augmentation", "Box", "Photo", "Photos", "blame", "read_photo"]
+__all__ = ["Augmentation", "Box", "Photo", "Photos", "below", "blame", "read_photo"]
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from vac_lightning.data.base import DataError, Sample
+from vac_lightning.names import inside
 
 Box: TypeAlias = tuple[float, float, float, float]
 Augmentation: TypeAlias = Callable[..., Mapping[str, Any]]
@@ -110,6 +111,19 @@ def read_photo(path: str | Path, box: Box | None = None) -> Image.Image:
     except Exception as error:  # decoders raise anything on damaged bytes
         remedy = "check data.root, fetch the file again, or take it out of the annotations"
         raise DataError(f"cannot read {path} ({error}): {remedy}") from error
+
+
+def below(folder: Path, name: str, record: object) -> Path:
+    """The file `name` of an annotation, below the folder it is relative to; links there may lead anywhere.
+
+    record: what names the file, for the message.
+
+    Raises:
+        DataError: a name that leads out of the folder.
+    """
+    if not inside(name):
+        raise DataError(f"{record} names the file {name!r}, outside {folder}: take the record out, or mend its path")
+    return folder / name
 
 
 @contextmanager

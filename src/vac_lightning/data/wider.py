@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vac_lightning.data.base import DataError
-from vac_lightning.data.reading import Augmentation, Box, Photo, Photos, blame
+from vac_lightning.data.reading import Augmentation, Box, Photo, Photos, below, blame
 
 _FOLDERS = ("wider_attribute_annotation", "Anno", "Annotations", ".")
 _PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
@@ -39,7 +39,7 @@ def wider(
     augmentation: an albumentations transform of the person's crop, before it is squashed.
 
     Raises:
-        DataError: an unknown role or split; files that are missing or malformed.
+        DataError: an unknown role or split; files that are missing or malformed, or that name files outside Image/.
     """
     split = splits.get(role)
     if split not in _PARTS:
@@ -62,7 +62,7 @@ def wider(
     targets: list[list[int]] = []
     for image in images:
         with blame(f"{file}, image {image['file_name']}"):
-            path = base / "Image" / image["file_name"]
+            path = below(base / "Image", image["file_name"], f"{file}, an image")
             for person in image["targets"]:
                 photos.append(Photo(path, _box(person["bbox"])))
                 targets.append(_attributes(person["attribute"], len(labels)))

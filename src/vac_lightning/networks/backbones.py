@@ -79,7 +79,8 @@ def timm_model(name: str, pretrained: bool = True, **options: Any) -> Backbone:
     Needs the extra "timm". `options` go to timm.create_model, such as checkpoint_path for weights on disk.
 
     Raises:
-        ValueError: timm is not installed, the name is unknown, or its weights cannot be fetched.
+        ValueError: timm is not installed, the name is unknown, its weights cannot be fetched, or a file of weights is
+            broken, does not fit or would run code.
     """
     try:
         import timm
@@ -90,7 +91,12 @@ def timm_model(name: str, pretrained: bool = True, **options: Any) -> Backbone:
         raise ValueError(f"backbone.name={name}: timm has no such model; near it: {near}")
     try:
         model = _create(timm, name, pretrained=pretrained, num_classes=0, **options)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        if "checkpoint_path" in options:
+            raise ValueError(
+                f"backbone.checkpoint_path={options['checkpoint_path']}: not a file of {name}'s weights alone"
+                f" ({_first_line(error)})"
+            ) from error
         if not pretrained:
             raise
         raise ValueError(

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vac_lightning.runs import Run, write_atomically
+from vac_lightning.runs import Run, read_arrays, write_atomically
 
 COLOURS = "turbo"
 
@@ -41,7 +41,7 @@ def heatmap_panels(
     columns = ("I with g(I)", "T(I) with g(T(I))", "T(g(I))", "g(T(I))", "|T(g(I)) - g(T(I))|")
     figure = Figure(figsize=(2.1 * len(columns), 2.1 * len(labels) + 0.6), layout="constrained")
     axes = figure.subplots(len(labels), len(columns), squeeze=False)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(_plain(title), fontsize=10)
     for i, line in enumerate(axes):
         low, high = _range(heatmaps[i], of_transformed[i])
         _overlay(line[0], original[i], heatmaps[i], low, high)
@@ -136,8 +136,7 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _test_heatmaps(run: Run) -> dict[str, np.ndarray]:
-    with np.load(run.heatmaps / "test.npz", allow_pickle=False) as arrays:
-        return dict(arrays)
+    return read_arrays(run.heatmaps / "test.npz")
 
 
 def _plain(text: str) -> str:

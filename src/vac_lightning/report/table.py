@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Row", "markdown", "rows"]
+__all__ = ["Row", "as_text", "markdown", "rows"]
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vac_lightning.metrics import SUMMARY
+from vac_lightning.names import shown
 from vac_lightning.runs import Run, config_hash
 
 
@@ -69,8 +71,14 @@ def markdown(table: Sequence[Row]) -> str:
     lines = ["| row | seeds | " + " | ".join(SUMMARY) + " |", "|---|---:|" + "---:|" * len(SUMMARY)]
     for row in table:
         cells = [f"**{row.cell(m)}**" if row.cell(m) == best[m] else row.cell(m) for m in SUMMARY]
-        lines.append(f"| {_escaped(row.name)} | {len(row.metrics['mAP'])} | " + " | ".join(cells) + " |")
+        lines.append(f"| {as_text(row.name)} | {len(row.metrics['mAP'])} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def as_text(text: str) -> str:
+    """A text of others as it stands, in Markdown: no markup, no HTML, no formula, and nothing that ends the cell."""
+    marked = re.sub(r"([\\`*\[\]|~$!]|(?<!\w)_|_(?!\w))", r"\\\1", shown(text))
+    return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _place(name: str) -> tuple[str, bool, str]:
@@ -84,7 +92,3 @@ def _number(value: float | None) -> float:
 
 def _leading(cell: str) -> float:
     return float(cell.split()[0]) if cell != "n/a" else float("-inf")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")

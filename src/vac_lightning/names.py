@@ -1,0 +1,34 @@
+"""Names that others chose, of runs, labels and files: what may be in them, and how they are shown."""
+
+from __future__ import annotations
+
+__all__ = ["inside", "is_printable", "shown"]
+
+import unicodedata
+from pathlib import PurePath
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text holds nothing that steers a terminal or breaks a line."""
+    return not any(map(_steers, text))
+
+
+def shown(text: str) -> str:
+    """A text as it may be printed: what steers a terminal stands there as its escape, ESC as \\x1b."""
+    return "".join(char.encode("unicode_escape").decode() if _steers(char) else char for char in text)
+
+
+def inside(path: str) -> bool:
+    """Whether a path, taken from a folder, stays in it by its letters alone; links in the folder may lead anywhere."""
+    native = PurePath(path)
+    parts = path.replace("\\", "/").split("/")
+    return bool(path) and not native.is_absolute() and not native.drive and ".." not in parts and "\0" not in path
+
+
+_TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Marks that turn the direction of writing, and with it what a name seems to be."""
+
+
+def _steers(char: str) -> bool:
+    # Cc: control characters; Zl, Zp: line separators; Cs: halves of characters, which no file of text can hold.
+    return char in _TURNS or unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs")
