@@ -231,9 +231,9 @@ def _wandb_closed() -> Iterator[None]:
         yield
         failed = False
     finally:
-        wandb = sys.modules.get("wandb")
-        if wandb is not None and wandb.run is not None:
-            wandb.finish(exit_code=int(failed))
+        from vac_lightning.loggers import close_wandb
+
+        close_wandb(exit_code=int(failed))
 
 
 def _device(trainer: pl.Trainer) -> str:
