@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from vac_lightning.loggers import MetricsFile
+from vac_lightning.history import MetricsFile
 from vac_lightning.runs import Run, config_difference, write_atomically
 from vac_lightning.signals import Stopped, stop_requests
 

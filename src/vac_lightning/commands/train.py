@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from vac_lightning.commands import app, credentials
 from vac_lightning.commands.targets import instantiate
 from vac_lightning.runs import Run, config_difference, config_hash, versions, write_atomically
+from vac_lightning.signals import Stopped
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -230,28 +231,33 @@ def _own_process_arguments(run: Run) -> Iterator[None]:
 
 
 def _loggers(run: Run, config: DictConfig, plain: dict[str, Any], start: ResumePoint | None) -> list[Any]:
-
-    from vac_lightning.loggers import MetricsFile
+    from vac_lightning.history import MetricsFile
 
     loggers: list[Any] = [MetricsFile(run.path / "metrics.csv", keep=start.rows if start else 0)]
     if config.logger is not None:
         make = instantiate(config.logger, "logger")
         name = f"{config.row}/seed={config.seed}"
-        loggers.append(make(save_dir=run.path, name=name, group=config.experiment, hyperparameters=plain))
+        resumed = start is not None
+        loggers.append(
+            make(save_dir=run.path, name=name, group=config.experiment, hyperparameters=plain, resumed=resumed)
+        )
     return loggers
 
 
 @contextlib.contextmanager
 def _wandb_closed() -> Iterator[None]:
-    """Close W&B's run, as crashed where one did, so that the next job of a sweep gets a run of its own."""
-    failed = True
+    """Close W&B's run, as what it came to, so that the next job of a sweep gets a run of its own."""
+    from vac_lightning.loggers import close_wandb
+
     try:
         yield
-        failed = False
-    finally:
-        wandb = sys.modules.get("wandb")
-        if wandb is not None and wandb.run is not None:
-            wandb.finish(exit_code=int(failed))
+    except Stopped as stopped:
+        close_wandb(stopped.code, preempted=True)
+        raise
+    except BaseException:
+        close_wandb(1)
+        raise
+    close_wandb(0)
 
 
 def _device(trainer: pl.Trainer) -> str:

@@ -1,0 +1,368 @@
+"""W&B that goes away: the server, its service process or the machine under a run, and runs that go on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMOKE
+
+from vac_lightning import loggers
+from vac_lightning.runs import Run
+
+KEY = "0123456789abcdef" * 2 + "cafebabe"  # the form of a W&B key, and nobody's
+
+
+class Server(ThreadingHTTPServer):
+    """As much of a W&B server as a client asks for. It can vanish: `refuse` connections, or take them and `hang`."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.received: list[tuple[str, dict[str, Any]]] = []
+        self.hanging = threading.Event()
+        self.released = threading.Event()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def refuse(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def hang(self) -> None:
+        self.hanging.set()
+
+    def operations(self, name: str) -> list[dict[str, Any]]:
+        """The variables of the GraphQL operations of this name."""
+        return [body["variables"] for _, body in self.received if body.get("operationName") == name]
+
+    def streamed(self, name: str) -> list[dict[str, Any]]:
+        """The lines that were streamed to a file of the run, such as wandb-history.jsonl."""
+        bodies = [body for path, body in self.received if path.endswith("/file_stream")]
+        contents = [body.get("files", {}).get(name, {}).get("content", []) for body in bodies]
+        return [json.loads(line) for lines in contents for line in lines]
+
+    @property
+    def exit_codes(self) -> list[int]:
+        return [body["exitcode"] for _, body in self.received if body.get("complete")]
+
+    def written(self) -> dict[str, Any]:
+        """What the server knows of a run that asks whether it was begun before; "t" is a sign of that."""
+        history = self.streamed("wandb-history.jsonl")
+        begun = {"wandbConfig": '{"t": {}}' if history else "{}", "summaryMetrics": "{}", "displayName": "row"}
+        counts = {"historyLineCount": len(history), "eventsLineCount": 0, "logLineCount": 0}
+        tails = {"historyTail": json.dumps([json.dumps(row) for row in history[-1:]]), "eventsTail": "[]"}
+        return {**begun, **counts, **tails}
+
+    def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
+        run = {"id": "cnVu", "config": "{}", "project": {"id": "p", "name": "vac", "entity": {"id": "e", "name": "us"}}}
+        if operation == "Viewer":
+            return {"viewer": {"id": "u", "entity": "us", "username": "us", "flags": "{}", "teams": {"edges": []}}}
+        if operation == "ServerFeaturesQuery":
+            return {"serverInfo": {"features": []}}
+        if operation == "RunResumeStatus":
+            return {"model": {"bucket": {**run, **self.written(), "name": variables["name"]}}}
+        if operation == "UpsertBucket":
+            names = {"name": variables["name"], "displayName": variables["displayName"], "historyLineCount": 0}
+            return {"upsertBucket": {"bucket": {**run, **names}, "inserted": True}}
+        if operation == "CreateRunFiles":
+            files = [{"name": name, "uploadUrl": f"{self.url}/upload"} for name in variables["files"]]
+            return {"createRunFiles": {"runID": "cnVu", "uploadHeaders": [], "files": files}}
+        return {}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def _reply(self) -> None:
+        if self.server.hanging.is_set():
+            self.server.released.wait()
+            return
+        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        is_json = self.headers.get("Content-Type", "").startswith("application/json")
+        body = json.loads(data) if data and is_json else {}
+        self.server.received.append((self.path, body))
+        answer = {}
+        if self.path == "/graphql":
+            answer = {"data": self.server.answer(body["operationName"], body.get("variables") or {})}
+        reply = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    do_GET = do_POST = do_PUT = do_HEAD = _reply
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[[], Server]]:
+    servers: list[Server] = []
+
+    def start() -> Server:
+        servers.append(Server())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.released.set()
+        server.refuse()
+
+
+@pytest.fixture
+def server(start_server: Callable[[], Server]) -> Server:
+    return start_server()
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    yield
+    loggers.close_wandb(exit_code=0)
+    sys.modules["wandb"].teardown()
+
+
+_VAC = "import sys; from vac_lightning.cli import main; sys.exit(main())"
+
+
+def _environment(server: Server, home: Path) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    wandb = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
+    return {**ours, **wandb, "HOME": str(home), "NETRC": str(home / "netrc"), "OMP_NUM_THREADS": "1"}
+
+
+def _until(true: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60.0) -> None:
+    limit = time.monotonic() + seconds
+    while not true():
+        assert process.poll() is None, "the process ended too early"
+        assert time.monotonic() < limit, f"not after {seconds} s"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vanish", [Server.refuse, Server.hang])
+def test_a_run_whose_server_vanishes_goes_on_and_can_be_sent_later(
+    start_server: Callable[[], Server], tmp_path: Path, vanish: Callable[[Server], None]
+) -> None:
+    server = start_server()
+    run = Run(tmp_path / "run")
+    words = [
+        "logger=wandb",
+        "logger.finish_seconds=5",
+        "transform=none",
+        "trainer.max_epochs=12",
+        f"run_dir={run.path}",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _VAC, "train", *SMOKE, *words],
+        env=_environment(server, tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _until(lambda: (run.checkpoints / "last.ckpt").exists(), process)
+    vanish(server)
+    vanished = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert time.monotonic() - vanished < 45
+    assert not server.exit_codes
+    results = run.results()
+    assert results["metrics"]["last"]["epoch"] == 11
+    (line,) = [line for line in (run.path / "train.log").read_text().splitlines() if "wandb sync" in line]
+    _assert_nothing_holds_the_key(run.path)
+
+    later = start_server()
+    command = re.search(r"wandb sync .*", line)
+    assert command, line
+    subprocess.run(
+        [sys.executable, "-m", *shlex.split(command[0])],
+        cwd=tmp_path,  # wandb sync writes its log into the folder it is started in
+        env=_environment(later, tmp_path),
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+    history = later.streamed("wandb-history.jsonl")
+    validated = {row["epoch"]: row["val/mAP"] for row in history if "val/mAP" in row}
+    assert validated == {epoch: row["val/mAP"] for epoch, row in run.history().items() if "val/mAP" in row}
+    tested = [row["test/mAP"] for row in history if "test/mAP" in row]
+    assert tested == [results["metrics"][name]["test"]["mAP"] for name in ("last", "best")]
+    assert later.exit_codes == [0]
+
+
+def _assert_nothing_holds_the_key(folder: Path) -> None:
+    secrets = (KEY.encode(), base64.b64encode(f"api:{KEY}".encode()))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "debug-internal.log" for path in files)
+    assert any(path.suffix == ".wandb" for path in files)
+    assert [path for path in files if any(secret in path.read_bytes() for secret in secrets)] == []
+
+
+_PREEMPTED = """
+import signal, sys, time
+from vac_lightning import loggers
+
+signals = []
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, frame: signals.append(number))
+logger = loggers.wandb(sys.argv[1], "row", "experiment", {}, "vac")
+logger.log_metrics({"epoch": 0.0}, step=0)
+print("started", flush=True)
+while not signals:
+    time.sleep(0.05)
+time.sleep(1)
+logger.log_metrics({"epoch": 1.0}, step=1)
+began = time.monotonic()
+loggers.close_wandb(exit_code=128 + signals[0], preempted=True)
+print(time.monotonic() - began, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "vanish"),
+    [(signal.SIGTERM, None), (signal.SIGINT, None), (signal.SIGTERM, Server.hang), (signal.SIGTERM, Server.refuse)],
+)
+def test_a_preempted_run_is_closed_before_its_process_is_killed(
+    start_server: Callable[[], Server], tmp_path: Path, number: signal.Signals, vanish: Callable[[Server], None] | None
+) -> None:
+    """The signal goes to the whole process group, as from a terminal or a batch system."""
+    server = start_server()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PREEMPTED, str(tmp_path)],
+        env=_environment(server, tmp_path / "home"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    _until(lambda: bool(server.operations("UpsertBucket")), process)
+    if vanish is not None:
+        vanish(server)
+    signalled = time.monotonic()
+    os.killpg(process.pid, number)
+    seconds, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert float(seconds) < 8
+    assert time.monotonic() - signalled < 10
+    if vanish is None:
+        assert errors == ""
+        assert server.exit_codes == [128 + number]
+        assert [row["epoch"] for row in server.streamed("wandb-history.jsonl")] == [0, 1]
+        assert any(body.get("preempting") for _, body in server.received)
+    else:
+        assert errors.count("wandb sync --include-online") == 1
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_resumed_run_goes_on_in_the_same_wandb_run(tmp_path: Path) -> None:
+    def identity(resumed: bool) -> str:
+        logger = loggers.wandb(tmp_path, "row", "experiment", {}, "vac", resumed=resumed)
+        loggers.close_wandb(exit_code=0)
+        assert isinstance(logger.version, str)
+        return logger.version
+
+    first = identity(resumed=True)
+    # Two starts in one second: W&B gives the second folder a suffix, which is no part of the id.
+    assert [identity(resumed=True) for _ in range(2)] == [first, first]
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 3
+    time.sleep(1)
+    other = identity(resumed=False)
+    assert other != first
+    assert identity(resumed=True) == other
+
+
+_RESUMED = """
+import sys
+from vac_lightning import loggers
+
+logger = loggers.wandb(sys.argv[1], "row", "experiment", {}, "vac", resumed=True)
+logger.log_metrics({"epoch": 0.0}, step=int(sys.argv[2]))
+loggers.close_wandb(exit_code=0)
+"""
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_in_the_same_wandb_run_online(server: Server, tmp_path: Path) -> None:
+    for step in range(2):
+        command = [sys.executable, "-c", _RESUMED, str(tmp_path), str(step)]
+        subprocess.run(command, env=_environment(server, tmp_path / "home"), check=True, timeout=60)
+    ids = {variables["name"] for variables in server.operations("UpsertBucket")}
+    assert len(ids) == 1
+    history = server.streamed("wandb-history.jsonl")
+    assert [(row["_step"], row["trainer/global_step"]) for row in history] == [(0, 0), (1, 1)]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the service process in /proc")
+@pytest.mark.usefixtures("offline")
+def test_a_wandb_service_that_is_killed_ends_neither_a_run_nor_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = loggers.wandb(tmp_path / "first", "row", "experiment", {}, "vac")
+    logger.log_metrics({"epoch": 0.0}, step=0)
+    os.kill(_service(), signal.SIGTERM)
+    time.sleep(0.5)
+    for step in (1, 2):
+        logger.log_metrics({"epoch": 1.0}, step=step)
+        logger.log_table("table", columns=["label"], data=[["car"]])
+        logger.log_image("panel", [tmp_path / "missing.png"])
+    loggers.close_wandb(exit_code=0)
+    assert [message.partition(" (")[0] for message in _warnings(caplog)] == [
+        "W&B did not log something",
+        "W&B did not get all of this run",
+    ]
+    caplog.clear()
+    second = loggers.wandb(tmp_path / "second", "row", "experiment", {}, "vac")
+    assert second.version != logger.version
+    second.log_metrics({"epoch": 0.0}, step=0)
+    loggers.close_wandb(exit_code=0)
+    assert _warnings(caplog) == []
+    assert list((tmp_path / "second").rglob("run-*.wandb"))
+
+
+def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.name == loggers.__name__ and record.levelno >= 30]
+
+
+def _service() -> int:
+    """The process id of W&B's service, a child of this process."""
+    texts = {path.parent.name: path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()}
+    ours = f"(wandb-core) {{}} {os.getpid()} "
+    (found,) = [pid for pid, text in texts.items() if any(ours.format(state) in text for state in "SR")]
+    return int(found)
+
+
+def test_a_server_answers_only_if_it_says_something(server: Server) -> None:
+    assert loggers._answers(server.url)
+    server.hang()
+    assert not loggers._answers(server.url, seconds=0.2)
+    assert not loggers._answers("http://127.0.0.1:9")
+    assert not loggers._answers("no address")
+
+
+def test_closing_without_a_wandb_run_does_nothing() -> None:
+    loggers.close_wandb(exit_code=0)
+    loggers.close_wandb(exit_code=1, preempted=True)
