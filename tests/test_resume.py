@@ -3,65 +3,42 @@
 from __future__ import annotations
 
 import csv
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMOKE
+from conftest import Training
 
 from vac_lightning.runs import Run
 
-EMA = "{_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.9}"
 WORDS = (
-    *SMOKE,
     "data.scenes={train: 90, val: 20, test: 16}",  # 12 batches, the last of 2
-    "trainer={max_epochs: 3, limit_train_batches: null, limit_val_batches: null, limit_test_batches: null}",
-    "trainer.log_every_n_steps=5",
+    "trainer={max_epochs: 3, log_every_n_steps: 5}",
     "transform=fs",
     "image_size=48",
     "small_sizes=[32]",
     "optimizer=adamw",
     "scheduler=one_cycle",
-    f"+callbacks.ema={EMA}",
+    "+callbacks.ema={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.9}",
     "checkpoints.every_n_steps=3",
     "callbacks.heatmaps.every_n_epochs=1",
 )
 """Every kind of state: momenta, a schedule by step, a moving average, a short batch, batch statistics."""
 
-TIMED = ("train/images_per_s",)
-
-
-def start(folder: Path, *words: str) -> subprocess.Popen:
-    """`vac train` in a session of its own, so that all its processes can be killed."""
-    program = "import sys; from vac_lightning.cli import main; sys.exit(main())"
-    return subprocess.Popen(
-        [sys.executable, "-c", program, "train", *WORDS, f"run_dir={folder}", *words],
-        start_new_session=True,
-        stdout=(folder.parent / f"{folder.name}.log").open("ab"),
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
 
 def finish(folder: Path, *words: str) -> None:
-    process = start(folder, *words)
-    assert process.wait(240) == 0, log(folder)
-
-
-def log(folder: Path) -> str:
-    return (folder.parent / f"{folder.name}.log").read_text()[-3000:]
+    training = Training(folder, *WORDS, *words)
+    assert training.code() == 0, training.printed()
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
+    """metrics.csv without what a clock measured."""
     with (folder / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if v and k not in TIMED} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if v and k != "train/images_per_s"} for row in csv.DictReader(file)]
 
 
 def same(a: object, b: object) -> bool:
@@ -71,13 +48,12 @@ def same(a: object, b: object) -> bool:
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))  # type: ignore[arg-type]
+        return isinstance(b, type(a)) and len(a) == len(b) and all(map(same, a, b))
     return a == b
 
 
 def check_equal(folder: Path, unbroken: Path) -> None:
-    one, other = Run(folder).results(), Run(unbroken).results()
-    assert one["metrics"] == other["metrics"]
+    assert Run(folder).results()["metrics"] == Run(unbroken).results()["metrics"]
     assert rows(folder) == rows(unbroken)
     for name in ("last", "best"):
         a, b = (torch.load(Run(x).checkpoints / f"{name}.ckpt", weights_only=True) for x in (folder, unbroken))
@@ -93,24 +69,59 @@ def test_killed_at_random_moments_a_run_goes_on_exactly(
     tmp_path: Path, processes: int, workers: int, kills: int
 ) -> None:
     words = [f"num_workers={workers}", f"trainer.devices={processes}", "trainer.accelerator=cpu"]
-    words += ["trainer.strategy=ddp"] if processes > 1 else []
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     finish(unbroken, *words)
     moments = random.Random(f"{processes} {workers}")
-    last = killed / "checkpoints" / "last.ckpt"
     for _ in range(kills):
-        began = time.time()
-        process = start(killed, *words)
-        while process.poll() is None and not (last.exists() and last.stat().st_mtime > began):
-            time.sleep(0.01)  # importing, building: nothing to lose yet
+        training = Training(killed, *WORDS, *words)
+        training.wait_for_checkpoint()  # before it, it imports and builds: there is nothing to lose
         time.sleep(moments.uniform(0, 2.5))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert last.exists(), log(killed)
+        training.kill(signal.SIGKILL)
+        training.code()
+        assert (killed / "checkpoints").is_dir(), training.printed()
         if Run(killed).finished:  # before the kill came
             check_equal(killed, unbroken)
             shutil.rmtree(killed)
     finish(killed, *words)
     check_equal(killed, unbroken)
+    assert Run(killed).results()["resumed_at_steps"]
     assert Run(unbroken).results()["resumed_at_steps"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "workers", "number", "everyone", "code"),
+    [
+        (1, 0, signal.SIGTERM, False, 143),
+        (1, 2, signal.SIGINT, True, 130),
+        (2, 1, signal.SIGTERM, True, 143),
+        (2, 0, signal.SIGTERM, False, 143),
+    ],
+)
+def test_a_signal_saves_ends_in_time_with_its_code_and_the_run_goes_on_exactly(
+    tmp_path: Path, processes: int, workers: int, number: signal.Signals, everyone: bool, code: int
+) -> None:
+    """Sent to the first process alone, as a scheduler may, or to all of them, as a terminal does on Ctrl-C."""
+    words = [f"num_workers={workers}", f"trainer.devices={processes}", "trainer.accelerator=cpu"]
+    words += ["checkpoints.every_n_steps=null", "logger=wandb"]
+    unbroken, stopped = tmp_path / "unbroken", tmp_path / "stopped"
+    finish(unbroken, *words)
+    training = Training(stopped, *WORDS, *words)
+    # In the second epoch: the first one's checkpoint is there, and none follows by itself before its end.
+    heatmaps = stopped / "heatmaps" / "epoch=000.png"
+    training.wait_for(heatmaps.exists)
+    time.sleep(1.0)
+    asked = time.time()
+    training.kill(number) if everyone else training.process.send_signal(number)
+    assert training.code() == code, training.printed()
+    assert time.time() - asked < 30
+    assert f"stopped by {number.name}; what was done is kept" in training.printed()
+    assert "Traceback" not in training.printed()
+    checkpoint = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)
+    assert not (stopped / "results.json").exists()
+    assert list((stopped / "wandb").glob("offline-run-*"))
+    finish(stopped, *words)
+    check_equal(stopped, unbroken)
+    assert Run(stopped).results()["resumed_at_steps"] == [checkpoint["global_step"]]
+    names = {path.name.rpartition("-")[2] for path in (stopped / "wandb").glob("offline-run-*")}
+    assert len(names) == 1  # one W&B run
