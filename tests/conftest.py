@@ -67,10 +67,11 @@ class Training:
         self.output = run_dir.parent / f"{run_dir.name}.log"
         folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         limits = (limit_file_bytes, limit_file_bytes) if limit_file_bytes else None
+        smoke = [word for word in SMOKE if "~data" not in words or not word.startswith("data.")]
         self.began = time.time()
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, "train", *SMOKE, *_ALL_BATCHES, f"run_dir={run_dir}", *words],
+                [sys.executable, "-c", _PROGRAM, "train", *smoke, *_ALL_BATCHES, f"run_dir={run_dir}", *words],
                 start_new_session=True,
                 stdout=output,
                 stderr=subprocess.STDOUT,

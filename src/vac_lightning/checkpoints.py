@@ -6,7 +6,6 @@ __all__ = ["CheckpointFiles", "Checkpoints", "ResumePoint", "read_checkpoint", "
 
 import logging
 import math
-import shutil
 import signal
 import time
 import zipfile
@@ -182,16 +181,20 @@ class ResumePoint:
     batches: int
     rows: int
 
-    def gather(self, run: Run) -> None:
-        """Make the run folder ready: remove what a killed process left half written, fetch what lies elsewhere."""
-        for unfinished in (*run.path.glob(".*.*.[0-9]*"), *run.checkpoints.glob(".*.ckpt.[0-9]*")):
-            unfinished.unlink(missing_ok=True)
-        source = Run(self.path.absolute().parents[1])
-        if source.path != run.path:
-            for name in ("metrics.csv", "checkpoints/best.ckpt"):
-                if (source.path / name).is_file():
-                    (run.path / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source.path / name, run.path / name)
+    def belongs_to(self, run: Run) -> bool:
+        return self.path.absolute().parent == run.checkpoints.absolute()
+
+    def copy_to(self, run: Run) -> None:
+        """Copy what the run needs of the folder that the checkpoint lies in: it, the best one, metrics.csv."""
+        source = self.path.absolute().parent
+        copies = {
+            run.checkpoints / "best.ckpt": source / "best.ckpt",
+            run.path / "metrics.csv": source.parent / "metrics.csv",
+            run.checkpoints / "last.ckpt": self.path,
+        }
+        for target, original in copies.items():
+            if original.is_file():
+                write_atomically(target, lambda file, original=original: file.write(original.read_bytes()))  # type: ignore[misc]
 
 
 def resume_point(run: Run, resume: str | bool | None, identity: Mapping[str, Any]) -> ResumePoint | None:

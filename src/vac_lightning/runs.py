@@ -85,6 +85,13 @@ class Run:
         arrays = {"index": index, "logits": logits, "targets": targets}
         write_atomically(self.path / "predictions.npz", lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
+    def remove_unfinished_files(self) -> None:
+        """Remove what a process that was killed in the middle of `write_atomically` left."""
+        for folder in (self.path, self.checkpoints, self.heatmaps, self.path / ".hydra"):
+            for path in folder.glob(".*.[0-9]*"):
+                if path.is_file() and path.suffix[1:].isdigit():
+                    path.unlink(missing_ok=True)
+
     def history(self) -> dict[int, dict[str, float]]:
         """Epoch -> the metrics logged in it, from metrics.csv; of a name logged more than once, the last value.
 

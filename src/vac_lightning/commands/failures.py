@@ -57,10 +57,10 @@ def _non_finite(error: NonFiniteError, data: DataModule) -> str:
 def _message(error: BaseException, data: DataModule) -> str | None:
     if isinstance(error, DataError):
         return str(error).rpartition("DataError: ")[2].strip()  # a loading process sends its traceback along
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        place = f" for {os.fsdecode(error.filename)}" if error.filename else ""
+    if (full := _full_disk(error)) is not None:
+        place = f" for {os.fsdecode(full.filename)}" if full.filename else ""
         return (
-            f"no room on the disk{place} ({error.strerror}): every finished file was kept; make room and say the same"
+            f"no room on the disk{place} ({full.strerror}): every finished file was kept; make room and say the same"
             " words again, which go on from the last checkpoint"
         )
     if isinstance(error, RuntimeError) and (sample := data.sample_of_dead_worker(error)) is not None:
@@ -68,4 +68,13 @@ def _message(error: BaseException, data: DataModule) -> str | None:
             f"a loading process died while it read {sample}: look at that file, or lower num_workers where the"
             " machine ran out of memory"
         )
+    return None
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """The error of a disk without room that this one is or comes of; torch.save raises one of its own after it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return error
+        error = error.__cause__ or error.__context__
     return None

@@ -83,7 +83,11 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: b
         start = resume_point(run, config.resume, identity)
         # All is known to be good: only now is a finished run set aside, where it is to be, and anything written.
         if leader:
-            _clear(run) if start is None else start.gather(run)
+            if start is None or not start.belongs_to(run):
+                _clear(run)
+            if start is not None and not start.belongs_to(run):
+                start.copy_to(run)
+            run.remove_unfinished_files()
             _write_hydra_folder(run, config)
         trainer.loggers = _loggers(run, config, plain, start)
     log.info(
