@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Outcome, Training
+from conftest import SMOKE, Outcome, Training
+from hydra.core.global_hydra import GlobalHydra
 from test_resume import WORDS, check_equal, finish
 from torch import Tensor, nn
 
+from vac_lightning import cli
 from vac_lightning.data.base import DataError, Sample
 from vac_lightning.networks.backbones import Backbone
 from vac_lightning.runs import Run
@@ -224,16 +226,32 @@ def test_a_signal_is_kept_while_deferred_and_the_second_ends_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.fixture(scope="module")
+def whole_and_broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
+    """A finished run, and one of the same words that broke between its last epoch and its results."""
+    runs = [Run(tmp_path_factory.mktemp("runs") / name) for name in ("whole", "broken")]
+    for run, breaks in zip(runs, (False, True), strict=True):
+        with pytest.MonkeyPatch.context() as patch:
+            if breaks:
+                patch.setattr(Run, "write_results", _broken)
+            GlobalHydra.instance().clear()
+            patch.setattr(sys, "argv", ["vac", "train", *SMOKE, "transform=f", f"run_dir={run.path}"])
+            assert cli.main() == breaks
+    whole, broken = runs
+    assert sorted(path.name for path in whole.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in broken.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+    return whole, broken
+
+
+def _broken(run: Run, results: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
 @pytest.fixture
-def unfinished(smoke: partial[Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run that broke between its last epoch and its results."""
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            Run, "write_results", lambda self, results: (_ for _ in ()).throw(OSError(5, "Input/output error"))
-        )
-        assert smoke("transform=f").code == 1
+def unfinished(whole_and_broken: tuple[Run, Run], tmp_path: Path) -> Run:
+    """The broken run, moved to where `smoke` would train it."""
     run = Run(tmp_path / "runs" / "shapes" / "Tiny+ACf" / "seed=0")
-    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+    shutil.copytree(whole_and_broken[1].path, run.path)
     return run
 
 
@@ -253,7 +271,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    smoke: partial[Outcome], unfinished: Run, damage: str
+    smoke: partial[Outcome], unfinished: Run, whole_and_broken: tuple[Run, Run], damage: str
 ) -> None:
     DAMAGES[damage](unfinished.checkpoints / "last.ckpt")
     outcome = smoke("transform=f")
@@ -264,9 +282,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert unfinished.results()["resumed_at_steps"] == [6]
     assert not (unfinished.checkpoints / "previous.ckpt").exists()
     assert not list(unfinished.path.glob("abandoned-*"))
-    assert smoke("transform=f", "experiment=whole").code == 0
-    whole = Run(unfinished.path.parents[2] / "whole" / "Tiny+ACf" / "seed=0")
-    assert unfinished.results()["metrics"] == whole.results()["metrics"]
+    assert unfinished.results()["metrics"] == whole_and_broken[0].results()["metrics"]
 
 
 def test_where_every_checkpoint_is_damaged_a_run_starts_anew(smoke: partial[Outcome], unfinished: Run) -> None:

@@ -439,6 +439,7 @@ def _one_of_two(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(tmp_path: Path):
     other = mp.spawn(_one_of_two, (str(tmp_path),), nprocs=1, join=False)
     _one_of_two(1, str(tmp_path))

@@ -177,6 +177,7 @@ def test_results_that_do_not_fit_the_predictions_get_one_line(vac: Vac, kept: Ru
     assert len(outcome.err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_evaluating_predictions_starts_no_trainer(kept: Run) -> None:
     program = (
         "import sys; from vac_lightning.cli import main; sys.argv = ['vac', 'evaluate', sys.argv[1]];"
@@ -244,6 +245,15 @@ def test_report_does_not_take_other_runs_for_seeds(vac: Vac, trained: Path, tmp_
     outcome = vac("report", str(tmp_path / "runs"))
     assert outcome.code == 2
     assert "differ by more than the seed" in outcome.err
+
+
+def test_report_does_not_mix_protocols(vac: Vac, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "runs")
+    results = tmp_path / "runs" / "shapes" / "Tiny+f" / "seed=0" / "results.json"
+    results.write_text(results.read_text().replace('"protocol": "vac"', '"protocol": "srn"'))
+    outcome = vac("report", str(tmp_path / "runs"))
+    assert outcome.code == 2
+    assert "different protocols (srn, vac)" in outcome.err
 
 
 def test_the_best_of_each_column_is_bold(trained: Path) -> None:

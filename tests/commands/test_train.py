@@ -112,6 +112,7 @@ def test_without_a_transform_lambda_makes_no_other_run(smoke: Smoke, tmp_path: P
     assert len(find_runs([tmp_path / "runs"])) == 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(smoke: Smoke, tmp_path: Path) -> None:
     for words in (("seed=0",), ("seed=0", "experiment=again"), ("seed=1",)):
         assert smoke("transform=tr", *words).code == 0

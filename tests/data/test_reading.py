@@ -196,6 +196,7 @@ def test_an_augmentation_that_gives_no_photograph_is_refused(photo):
             one(photo, augmentation=lambda image, wrong=wrong: {"image": wrong})[0]
 
 
+@pytest.mark.slow
 def test_albumentations_varies_over_workers_and_epochs_and_follows_the_seed(photo):
     albumentations = pytest.importorskip("albumentations")
     jitter = albumentations.Compose([albumentations.RandomBrightnessContrast(p=1.0)])

@@ -28,6 +28,7 @@ def test_default_scenes_are_the_recorded_ones(size: int) -> None:
     assert digest(shapes("train", [size], scenes=SCENES)) == GOLDEN[size]
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same_pixels() -> None:
     script = (
         "import sys, pickle; dataset = pickle.load(sys.stdin.buffer);"

@@ -37,7 +37,7 @@ def report(config: DictConfig) -> None:
     for epoch in ("best", "last"):
         with app.usage():
             rows = table.rows(runs, epoch)
-        title = f"test metrics in percent, {epoch} epoch" + (
+        title = f"test metrics in percent, protocol {rows[0].protocol}, {epoch} epoch" + (
             f" (chosen on {rows[0].chosen_on})" if epoch == "best" else ""
         )
         grid = Table(title=shown(title))

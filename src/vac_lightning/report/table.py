@@ -19,13 +19,14 @@ from vac_lightning.runs import Run, config_hash
 class Row:
     """One row: runs of one name that differ by seed. metrics: name -> value per seed, in percent.
 
-    name: what the table shows; row: the runs' own name for it, without their experiment.
+    name: what the table shows; row: the runs' own name for it, without their experiment. protocol: of the metrics.
     """
 
     name: str
     row: str
     epoch: str
     chosen_on: str
+    protocol: str
     metrics: dict[str, list[float]]
 
     def cell(self, metric: str) -> str:
@@ -40,7 +41,8 @@ def rows(runs: Sequence[Run], epoch: str = "best") -> list[Row]:
     """One Row per row name at the "best" or "last" epoch, in the paper's order: plain, augmentation, consistency.
 
     Raises:
-        ValueError: runs of one experiment and row that differ by more than the seed, or have the same seed.
+        ValueError: runs of one experiment and row that differ by more than the seed, or have the same seed; rows
+            measured by different protocols.
     """
     everything = [run.results() for run in runs]
     several = len({results["experiment"] for results in everything}) > 1
@@ -53,12 +55,18 @@ def rows(runs: Sequence[Run], epoch: str = "best") -> list[Row]:
             raise ValueError(f"the runs of row {name} differ by more than the seed: report them apart")
         if len({results["seed"] for results in group}) < len(group):
             raise ValueError(f"row {name} has two runs of one seed: report them apart")
+    protocols = {results["config"].get("protocol", "vac") for results in everything}
+    if len(protocols) > 1:
+        raise ValueError(
+            f"the runs were measured by different protocols ({', '.join(sorted(protocols))}): report them apart"
+        )
     return [
         Row(
             name,
             group[0]["row"],
             epoch,
             ", ".join(sorted({results["metrics"]["best"]["chosen_on"] for results in group})),
+            group[0]["config"].get("protocol", "vac"),
             {metric: [_number(results["metrics"][epoch]["test"][metric]) for results in group] for metric in SUMMARY},
         )
         for name, group in sorted(grouped.items(), key=lambda item: _place(item[0]))
