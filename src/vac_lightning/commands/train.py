@@ -44,16 +44,16 @@ def train(config: DictConfig) -> float | None:
     assert isinstance(resolved, dict)
     plain = {str(word): value for word, value in resolved.items()}
     credentials.check(plain, HydraConfig.get().overrides.task)  # a job's own words are known in full only here
-    leader = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
     if run.finished and not config.overwrite:
         return _already_done(run, plain)
     with _own_process_arguments(run), _wandb_closed():
-        return _fit_and_test(run, config, plain, leader)
+        return _fit_and_test(run, config, plain)
 
 
-def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: bool) -> float | None:
+def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float | None:
     import pytorch_lightning as pl
     import torch
+    from pytorch_lightning.utilities import rank_zero_only
 
     from vac_lightning.callbacks import PredictionWriter, Throughput
     from vac_lightning.checkpoints import CheckpointFiles, Checkpoints, resume_point
@@ -69,8 +69,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: b
         task = assembly.task(config, data.labels, data.positive_ratio)
         task.plan(epoch=0, batch=0)  # sizes and transforms that do not suit the network show here, not an epoch later
         identity = {"config": plain, "config_hash": config_hash(plain), "data_fingerprint": data.fingerprints()}
-        throughput = Throughput()
-        checkpoints = Checkpoints(run.path, identity, **config.checkpoints)
+        throughput, checkpoints = Throughput(), Checkpoints(run.path, identity, **config.checkpoints)
         # Checkpoints come first: what another callback does when an epoch starts is then done again, not twice.
         callbacks = [checkpoints, throughput, PredictionWriter(run.path)]
         made = (instantiate(node, f"callbacks.{name}") for name, node in config.callbacks.items())
@@ -82,21 +81,11 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: b
         data.train_dataloader()  # refuses a batch size that does not suit the split or the processes
         start = resume_point(run, config.resume, identity)
         # All is known to be good: only now is a finished run set aside, where it is to be, and anything written.
-        if leader:
-            if start is None or not start.belongs_to(run):
-                _clear(run)
-            if start is not None and not start.belongs_to(run):
-                start.copy_to(run)
-            run.remove_unfinished_files()
-            _write_hydra_folder(run, config)
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            _prepare(run, config, start)
         trainer.loggers = _loggers(run, config, plain, start)
-    log.info(
-        "%s: %d samples, %d labels, %s",
-        run.path,
-        len(data.split("train")),
-        len(data.labels),
-        trainer.accelerator.__class__.__name__,
-    )
+    accelerator = trainer.accelerator.__class__.__name__
+    log.info("%s: %d samples, %d labels, %s", run.path, len(data.split("train")), len(data.labels), accelerator)
     if start is not None:
         data.start_at(start.epoch, start.batches)
         log.info("going on from %s: epoch %d, after %d batches", start.path, start.epoch, start.batches)
@@ -104,40 +93,40 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], leader: b
         trainer.fit(task, datamodule=data, ckpt_path=start.path if start else None)
         metrics = _test_epochs(run, config, trainer, task, data)
         if trainer.is_global_zero:
-            run.write_results(
-                {
-                    "row": config.row,
-                    "experiment": config.experiment,
-                    "seed": config.seed,
-                    "lambda": config["lambda"],
-                    **identity,
-                    "labels": list(data.labels),
-                    "versions": versions(),
-                    "device": _device(trainer),
-                    "metrics": metrics,
-                    "train_seconds": round(throughput.seconds, 1),
-                    "images_per_s": sorted(throughput.rates)[len(throughput.rates) // 2] if throughput.rates else None,
-                    "resumed_at_steps": checkpoints.resumed_at_steps,
-                    "peak_device_memory_bytes": torch.cuda.max_memory_allocated()
-                    if torch.cuda.is_available()
-                    else None,
-                }
-            )
+            results = {
+                **{word: config[word] for word in ("row", "experiment", "seed", "lambda")},
+                **identity,
+                "labels": list(data.labels),
+                "versions": versions(),
+                "device": _device(trainer),
+                "metrics": metrics,
+                "train_seconds": round(throughput.seconds, 1),
+                "images_per_s": sorted(throughput.rates)[len(throughput.rates) // 2] if throughput.rates else None,
+                "resumed_at_steps": checkpoints.resumed_at_steps,
+                "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            }
+            run.write_results(results)
             (run.checkpoints / "previous.ckpt").unlink(missing_ok=True)
+    best = metrics["best"]
     if trainer.is_global_zero:
-        log.info(
-            "%s: test mAP %.1f (epoch %d, chosen on %s)",
-            config.row,
-            metrics["best"]["test"]["mAP"],
-            metrics["best"]["epoch"],
-            metrics["best"]["chosen_on"],
-        )
+        chosen = f"epoch {best['epoch']}, chosen on {best['chosen_on']}"
+        log.info("%s: test mAP %.1f (%s)", config.row, best["test"]["mAP"], chosen)
     for logger in trainer.loggers:
         logger.finalize("success")
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-    return float(metrics["best"]["test"]["mAP"])
+    return float(best["test"]["mAP"])
+
+
+def _prepare(run: Run, config: DictConfig, start: ResumePoint | None) -> None:
+    """Make the run folder ready for a new start, or for going on from a checkpoint here or elsewhere."""
+    if start is None or not start.belongs_to(run):
+        _clear(run)
+    if start is not None and not start.belongs_to(run):
+        start.copy_to(run)
+    run.remove_unfinished_files()
+    _write_hydra_folder(run, config)
 
 
 def _test_epochs(
