@@ -61,7 +61,7 @@ class Squares:
         return f"{index:03d}.jpg"
 
 
-def squares(role: str, sizes: Sequence[int], *, fate: str) -> Squares:
+def squares(role: str, sizes: Sequence[int], *, fate: str, root: str = ".") -> Squares:
     return Squares(role, sizes, fate)
 
 
@@ -194,6 +194,32 @@ def test_a_signal_outside_of_training_ends_at_once(tmp_path: Path, phase: str) -
 
 
 @pytest.mark.slow
+def test_processes_with_a_relative_root_go_on_together(tmp_path: Path) -> None:
+    more = ("trainer.devices=2", "+data.root=somewhere", "trainer.max_epochs=4")
+    training = Training(tmp_path / "run", *words("none", *more))
+    training.wait_for_checkpoint()
+    training.kill(signal.SIGKILL)
+    training.code()
+    assert not Run(tmp_path / "run").finished
+    training = Training(tmp_path / "run", *words("none", *more))
+    assert training.code() == 0, training.printed()
+    assert Run(tmp_path / "run").results()["resumed_at_steps"]
+    assert Run(tmp_path / "run").results()["config"]["data"]["root"] == str(Path("somewhere").absolute())
+
+
+@pytest.mark.slow
+def test_a_second_process_waits_for_the_first_and_finds_it_finished(tmp_path: Path) -> None:
+    words = ("transform=none", "trainer.max_epochs=80")
+    first = Training(tmp_path / "run", *words)
+    first.wait_for_checkpoint()
+    second = Training(tmp_path / "run", *words)
+    assert first.code() == second.code() == 0, second.printed()
+    assert "waiting for it to end" in " ".join(second.printed().split())
+    assert "is finished already" in " ".join(second.printed().split())
+    assert Run(tmp_path / "run").results()["resumed_at_steps"] == []
+
+
+@pytest.mark.slow
 def test_a_process_that_does_not_come_to_an_end_is_ended_with_the_code() -> None:
     program = (
         "import os, signal, time; from vac_lightning import signals;"
@@ -300,6 +326,32 @@ def test_an_attempt_of_another_configuration_is_set_aside(smoke: partial[Outcome
     assert (unfinished.path / "abandoned-1" / "checkpoints" / "last.ckpt").is_file()
 
 
+def test_an_early_stop_is_one_after_a_break_too(
+    smoke: partial[Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/mAP, mode: max, patience: 0}"
+    words = ("transform=none", "trainer.max_epochs=9", f"+callbacks.stop={stop}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write_results", _broken)
+        assert smoke(*words).code == 1
+    assert smoke(*words).code == 0
+    assert smoke(*words, "experiment=whole").code == 0
+    broken, whole = (Run(tmp_path / "runs" / name / "Tiny" / "seed=0") for name in ("shapes", "whole"))
+    assert broken.results()["metrics"] == whole.results()["metrics"]
+    assert whole.results()["metrics"]["last"]["epoch"] < 8
+
+
+def test_overwriting_a_finished_run_trains_again(
+    smoke: partial[Outcome], whole_and_broken: tuple[Run, Run], tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "runs" / "shapes" / "Tiny+ACf" / "seed=0")
+    shutil.copytree(whole_and_broken[0].path, run.path)
+    assert smoke("transform=f", "overwrite=true").code == 0
+    assert run.results()["resumed_at_steps"] == []
+    assert (run.path / "abandoned-1" / "results.abandoned.json").is_file()
+    assert run.results()["metrics"] == whole_and_broken[0].results()["metrics"]
+
+
 def test_resume_false_starts_anew(smoke: partial[Outcome], unfinished: Run) -> None:
     assert smoke("transform=f", "resume=false").code == 0
     assert unfinished.results()["resumed_at_steps"] == []
@@ -321,8 +373,9 @@ def test_resume_takes_a_checkpoint_or_a_run_folder(smoke: partial[Outcome], unfi
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("resume={run}/none.ckpt",), "there is no checkpoint at"),
-        (("resume={run}/train.log",), "is damaged or not a checkpoint"),
+        (("resume={run}/none.ckpt",), "none.ckpt does not exist"),
+        (("resume={run}/train.log",), "train.log is damaged, or is no last.ckpt"),
+        (("resume={run}/checkpoints/best.ckpt",), "best.ckpt is damaged, or is no last.ckpt"),
         (("resume={run}", "seed=3"), "is of another run (seed: 0 -> 3)"),
         (
             ("resume={run}", "data.scenes={train: 32, val: 10, test: 12}"),

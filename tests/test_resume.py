@@ -64,11 +64,20 @@ def check_equal(folder: Path, unbroken: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "workers", "kills"), [(1, 0, 4), (1, 2, 3), (2, 0, 3), (2, 1, 3)])
+@pytest.mark.parametrize(
+    ("processes", "workers", "kills", "more"),
+    [
+        (1, 0, 3, ()),
+        (1, 2, 3, ()),
+        (2, 0, 3, ()),
+        (2, 1, 3, ()),
+        (1, 0, 2, ("trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=5")),
+    ],
+)
 def test_killed_at_random_moments_a_run_goes_on_exactly(
-    tmp_path: Path, processes: int, workers: int, kills: int
+    tmp_path: Path, processes: int, workers: int, kills: int, more: tuple[str, ...]
 ) -> None:
-    words = [f"num_workers={workers}", f"trainer.devices={processes}", "trainer.accelerator=cpu"]
+    words = [f"num_workers={workers}", f"trainer.devices={processes}", "trainer.accelerator=cpu", *more]
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     finish(unbroken, *words)
     moments = random.Random(f"{processes} {workers}")

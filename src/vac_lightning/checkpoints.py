@@ -9,7 +9,7 @@ import math
 import signal
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -57,7 +57,10 @@ class Checkpoints(pl.Callback):
         identity: what a checkpoint must share with a run that goes on from it.
         every_n_steps: optimiser steps between two checkpoints; None for no such rule.
         every_n_minutes: minutes between two checkpoints; None for no such rule.
-        monitor: the metric that chooses the best epoch.
+        start: where the run goes on, the same in every process; None where it starts anew.
+
+    Raises:
+        RuntimeError: processes of one run that would start at different places, and then wait for each other.
     """
 
     def __init__(
@@ -66,17 +69,18 @@ class Checkpoints(pl.Callback):
         identity: Mapping[str, Any],
         every_n_steps: int | None = None,
         every_n_minutes: float | None = None,
-        monitor: str = "val/mAP",
+        start: ResumePoint | None = None,
     ) -> None:
         self.run = Run(Path(run_dir))
         self.identity = dict(identity)
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
-        self.monitor = monitor
+        self.start = start
         self.best = -math.inf
         self.resumed_at_steps: list[int] = []
         self._boundary: str | None = None
         self._saved_at = 0.0
+        self._just_validated = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "resumed_at_steps": self.resumed_at_steps}
@@ -84,6 +88,18 @@ class Checkpoints(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
         self.resumed_at_steps = list(state_dict["resumed_at_steps"])
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        own = self.start and (self.start.epoch, self.start.batches)
+        if stage == "fit" and (first := trainer.strategy.broadcast(own)) != own:
+            raise RuntimeError(
+                f"process {trainer.global_rank} would start at (epoch, batches) {own}, process 0 at {first}: give every"
+                " process the same words and the same run folder"
+            )
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.start is not None and self.start.done:
+            trainer.should_stop = True  # training had ended, maybe before max_epochs
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at = time.monotonic()
@@ -99,20 +115,20 @@ class Checkpoints(pl.Callback):
         if trainer.global_step:
             self._save(trainer, "epoch")
         if _agreed(trainer, stop_requests.asked is not None):
-            raise Stopped(_signal())
+            raise Stopped(_signal(), agreed=True)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         # Not within accumulated gradients, which are not saved, nor right after a validation inside the epoch, which
         # Lightning would take for one still to be run.
-        validated = batch_idx % (trainer.val_check_batch or math.inf) == 0
-        if validated or batch_idx % trainer.accumulate_grad_batches:
+        just_validated, self._just_validated = self._just_validated, False
+        if batch_idx == 0 or just_validated or batch_idx % trainer.accumulate_grad_batches:
             return
         asked = _agreed(trainer, stop_requests.asked is not None)
         by_steps = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if asked or by_steps or self._by_time(trainer):
             self._save(trainer, "batch")
         if asked:
-            raise Stopped(_signal())
+            raise Stopped(_signal(), agreed=True)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stop_requests.install()
@@ -121,22 +137,30 @@ class Checkpoints(pl.Callback):
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if _agreed(trainer, stop_requests.asked is not None):
-            raise Stopped(_signal())  # saved when validation began
+            raise Stopped(_signal(), agreed=True)  # saved when validation began
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        value = float(trainer.callback_metrics[self.monitor])
-        if value > self.best or not (self.run.checkpoints / "best.ckpt").exists():
-            self.best = max(value, self.best) if not math.isnan(value) else self.best
-            trainer.save_checkpoint(self.run.checkpoints / "best.ckpt")
+        self._just_validated = True
+        value = float(trainer.callback_metrics["val/mAP"])  # NaN where nothing is positive, and then never better
+        better = value > self.best
+        if better:
+            self.best = value
+        path = self.run.checkpoints / "best.ckpt"
+        if trainer.strategy.broadcast(better or not path.exists()):
+            trainer.save_checkpoint(path)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer, "end")
-        stop_requests.deferred = False
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stop_requests.install()
+        stop_requests.deferred = True
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if _agreed(trainer, stop_requests.asked is not None):
+            raise Stopped(_signal(), agreed=True)  # saved when training ended
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         stop_requests.deferred = False
@@ -152,6 +176,7 @@ class Checkpoints(pl.Callback):
         checkpoint["progress"] = {
             "epoch": trainer.current_epoch,
             "batches": 0 if between else fit["epoch_loop.batch_progress"]["current"]["completed"],
+            "done": self._boundary == "end",
         }
         checkpoint["rows"] = sum(logger.rows for logger in trainer.loggers if isinstance(logger, MetricsFile))
         checkpoint["epoch"] -= between  # the epoch that the weights are of
@@ -174,27 +199,30 @@ class Checkpoints(pl.Callback):
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A checkpoint to go on from: its file, the epoch and the batches of it done, and the rows of metrics.csv."""
+    """A checkpoint to go on from.
+
+    path: its file. epoch, batches: the epoch, and how many batches of it are done. done: whether training had ended.
+    rows: of metrics.csv at that point.
+    """
 
     path: Path
     epoch: int
     batches: int
+    done: bool
     rows: int
 
     def belongs_to(self, run: Run) -> bool:
         return self.path.absolute().parent == run.checkpoints.absolute()
 
-    def copy_to(self, run: Run) -> None:
-        """Copy what the run needs of the folder that the checkpoint lies in: it, the best one, metrics.csv."""
-        source = self.path.absolute().parent
-        copies = {
-            run.checkpoints / "best.ckpt": source / "best.ckpt",
-            run.path / "metrics.csv": source.parent / "metrics.csv",
-            run.checkpoints / "last.ckpt": self.path,
+    def copies(self) -> dict[str, bytes]:
+        """What a run elsewhere needs to go on from here: files of its folder with their contents."""
+        folder = self.path.absolute().parent
+        files = {
+            "checkpoints/best.ckpt": folder / "best.ckpt",
+            "metrics.csv": folder.parent / "metrics.csv",
+            "checkpoints/last.ckpt": self.path,
         }
-        for target, original in copies.items():
-            if original.is_file():
-                write_atomically(target, lambda file, original=original: file.write(original.read_bytes()))  # type: ignore[misc]
+        return {name: path.read_bytes() for name, path in files.items() if path.is_file()}
 
 
 def resume_point(run: Run, resume: str | bool | None, identity: Mapping[str, Any]) -> ResumePoint | None:
@@ -205,40 +233,56 @@ def resume_point(run: Run, resume: str | bool | None, identity: Mapping[str, Any
     Args:
         run: the run folder.
         resume: "auto" goes on from the run's own last checkpoint, where there is one of the same configuration and
-            data; the path of a checkpoint or of a run folder from that one; False or None starts anew.
+            data; the path of a last.ckpt or of a run folder from that one, unless the run's own is further; False or
+            None starts anew.
         identity: configuration (`config`, `config_hash`) and data (`data_fingerprint`) of the run.
 
     Raises:
-        FileNotFoundError: the path names no checkpoint.
-        ValueError: the checkpoint at the path is damaged, or of another configuration or other data.
+        ValueError: there is no checkpoint at the path, it is damaged, or of another configuration or other data.
     """
     if resume in (None, False):
         return None
-    automatic = resume in ("auto", True)
-    place = run.checkpoints if automatic else Path(str(resume)).expanduser()
-    if not automatic and Run(place).checkpoints.is_dir():
-        place = Run(place).checkpoints
-    files = [place / "last.ckpt", place / "previous.ckpt"] if automatic or place.is_dir() else [place]
+    own = _own_point(run, identity)
+    if resume in ("auto", True):
+        return own
+    place = Path(str(resume)).expanduser()
+    place = Run(place).checkpoints if Run(place).checkpoints.is_dir() else place
+    files = [place / "last.ckpt", place / "previous.ckpt"] if place.is_dir() else [place]
+    found = next(_readable(files), None)
+    if found is None:
+        what = "is damaged" if files[0].exists() else "does not exist"
+        raise ValueError(f"resume={resume}: {files[0]} {what}, or is no last.ckpt of vac train; or say resume=auto")
+    start, belongs_to = found
+    if differences := _differences(belongs_to, identity):
+        raise ValueError(f"resume={resume}: {start.path} is of another run ({differences}): say its words")
+    if own is not None and (own.done, own.epoch, own.batches) >= (start.done, start.epoch, start.batches):
+        log.info("%s is further than %s", own.path, start.path)
+        return own
+    return start
+
+
+def _own_point(run: Run, identity: Mapping[str, Any]) -> ResumePoint | None:
+    found = next(_readable([run.checkpoints / "last.ckpt", run.checkpoints / "previous.ckpt"]), None)
+    if found is None:
+        return None
+    start, belongs_to = found
+    if differences := _differences(belongs_to, identity):
+        place = f"epoch {start.epoch}, after {start.batches} batches"
+        log.warning("%s (%s) is of another configuration (%s): it is set aside", start.path, place, differences)
+        return None
+    return start
+
+
+def _readable(files: Sequence[Path]) -> Iterator[tuple[ResumePoint, dict[str, Any]]]:
+    """Those of the files that can be gone on from, each with what it belongs to."""
     for path in filter(Path.is_file, files):
         try:
             checkpoint = read_checkpoint(path)
-            start = ResumePoint(path, **checkpoint["progress"], rows=checkpoint["rows"])
-        except (KeyError, ValueError) as error:
-            if path == files[-1] and not automatic:
-                raise ValueError(f"resume={resume}: {error}") from error
+        except ValueError as error:
             log.warning("%s; going back to the checkpoint before it, if there is one", error)
             continue
-        if not (differences := _differences(checkpoint["run"], identity)):
-            return start
-        if not automatic:
-            raise ValueError(
-                f"resume={resume}: {path} is of another run ({differences}): say the words it was made with"
-            )
-        log.info("%s is of another configuration (%s): it is set aside, and the run starts anew", path, differences)
-        return None
-    if not automatic:
-        raise FileNotFoundError(f"resume={resume}: there is no checkpoint at {files[0]}; or say resume=auto")
-    return None
+        if "progress" in checkpoint:
+            yield ResumePoint(path, **checkpoint["progress"], rows=checkpoint["rows"]), checkpoint["run"]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -280,7 +324,7 @@ def _signal() -> int:
 
 
 def _between_steps(fit: dict[str, Any], boundary: str) -> None:
-    """Correct Lightning's progress counters to a point between two steps, validations or epochs.
+    """Correct Lightning's progress counters (as of 2.6) to a point between two steps, validations or epochs.
 
     A hook runs in the middle of what it announces: the counters say "ready" for a batch or an epoch of which nothing
     has happened. Validation is marked as begun, which is how Lightning knows that it is still to be run.

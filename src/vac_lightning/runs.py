@@ -20,13 +20,20 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 NOT_OF_THE_RESULT = (
     "run_dir",
@@ -66,6 +73,30 @@ class Run:
     @property
     def heatmaps(self) -> Path:
         return self.path / "heatmaps"
+
+    @contextmanager
+    def alone(self, seconds: float) -> Iterator[None]:
+        """Keep other processes from writing here inside the block; a killed process keeps nobody.
+
+        Waits so long for one that is there already. A file system without locks keeps nobody either.
+
+        Raises:
+            BlockingIOError: another process is still there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + seconds
+        with (self.path / ".lock").open("w") as file:
+            while fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(0.2)
+                except OSError:
+                    break
+            yield
 
     def results(self) -> dict[str, Any]:
         """The contents of results.json. Raises FileNotFoundError for an unfinished run."""

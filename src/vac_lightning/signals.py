@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,11 +20,13 @@ class Stopped(BaseException):
     """A signal asked this process to end. Not an Exception, so that a sweep ends with its job.
 
     code: the exit code, 128 + the signal's number: 143 for SIGTERM, 130 for SIGINT (Ctrl-C).
+    agreed: whether all processes of a run end alike, at the same place.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, agreed: bool = False) -> None:
         self.signal = signal.Signals(number)
         self.code = 128 + number
+        self.agreed = agreed
         super().__init__(f"stopped by {self.signal.name}")
 
 
@@ -33,12 +35,15 @@ class StopRequests:
 
     While `heeded`, a signal raises Stopped where the process is. While `deferred` too, the first one is only kept as
     `asked`, for the training loop to save and end by itself; the second raises at once. Whatever happens, the
-    process ends with the stated code `GRACE_SECONDS` after the first signal: what it wrote is whole at any moment.
+    process ends with the stated code `GRACE_SECONDS` after the first signal, after `last_act`: what it wrote is whole
+    at any moment.
     """
 
     def __init__(self) -> None:
         self.asked: int | None = None
         self.deferred = False
+        self.last_act: Callable[[], None] = _nothing
+        self._deadline: threading.Timer | None = None
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
@@ -47,13 +52,15 @@ class StopRequests:
             yield
             return
         before = {number: signal.getsignal(number) for number in _SIGNALS}
-        self.asked, self.deferred, self._deadline = None, False, None
+        self.asked = None
+        self.deferred = False
         self.install()
         try:
             yield
         finally:
             if self._deadline is not None:
                 self._deadline.cancel()
+                self._deadline = None
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -76,9 +83,14 @@ class StopRequests:
     def _give_up(self) -> None:
         stopped = Stopped(self.asked or signal.SIGTERM)
         print(f"{stopped}; not done within {GRACE_SECONDS:.0f} s, ended as it was", file=sys.stderr, flush=True)
-        os._exit(stopped.code)
+        try:
+            self.last_act()
+        finally:
+            os._exit(stopped.code)
 
-    _deadline: threading.Timer | None = None
+
+def _nothing() -> None:
+    """The last act of a process that has started no others."""
 
 
 stop_requests = StopRequests()

@@ -179,8 +179,8 @@ class VACTask(pl.LightningModule):
         self.test_evaluation.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for name, value in self.network.state_dict().items():
-            if value.is_floating_point() and not value.isfinite().all():
+        for name, value in self.network.named_parameters():  # the same in every process, so that all raise
+            if not value.isfinite().all():
                 raise NonFiniteError(f"step {self.global_step}: weights that are not finite in {name}")
         checkpoint["labels"] = list(self.labels)
         checkpoint["sums"] = dict(self._sums)

@@ -145,6 +145,25 @@ def test_evaluation_deals_the_batches_of_one_process(processes):
     assert {tuple(batch) for batches in dealt for batch in batches} == {tuple(batch) for batch in alone}
 
 
+@pytest.mark.parametrize(("limit", "batches"), [(1, 1), (9, 2), (0.5, 1), (1.0, 2), (None, 2)])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_limit_is_that_of_all_processes_together(limit, batches, processes):
+    seen = []
+    for rank in range(processes):
+        data = module(limits={"val": limit})
+        data.trainer = SimpleNamespace(world_size=processes, global_rank=rank)
+        seen += [tuple(batch.index.tolist()) for batch in data.val_dataloader()]
+    assert len(set(seen)) == batches
+
+
+def test_a_data_set_that_cannot_be_sent_to_workers_is_refused():
+    class Local(Numbers):
+        """Nothing that another process could import."""
+
+    with pytest.raises(DataError, match="define it, and what it holds, at the top of a module, or set num_workers=0"):
+        module(dataset=Local, num_workers=1).train_dataloader()
+
+
 def test_an_error_while_reading_names_the_sample_and_its_source():
     data = module(dataset=Breaking)
     data.trainer = SimpleNamespace(world_size=1, global_rank=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["datamodule", "load_task", "run_config", "task", "views"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -26,8 +26,10 @@ def views(config: DictConfig) -> Views:
     return instantiate(config.views, "views")
 
 
-def datamodule(config: DictConfig, sizes: Sequence[int]) -> DataModule:
-    """The data module, with source images of these sizes."""
+def datamodule(
+    config: DictConfig, sizes: Sequence[int], limits: Mapping[str, float | None] | None = None
+) -> DataModule:
+    """The data module, with source images of these sizes, and at most so many evaluation batches of a role."""
     return DataModule(
         instantiate(config.data, "data"),
         sizes,
@@ -35,6 +37,7 @@ def datamodule(config: DictConfig, sizes: Sequence[int]) -> DataModule:
         num_workers=config.num_workers,
         drop_last=config.drop_last,
         seed=config.seed,
+        limits=limits,
     )
 
 
@@ -43,6 +46,10 @@ def task(config: DictConfig, labels: Sequence[str], positive_ratio: Tensor, pret
     untrained = {"weights": None, "pretrained": False}
     changes = {} if pretrained else {word: off for word, off in untrained.items() if word in config.backbone}
     backbone = instantiate(config.backbone, "backbone", **changes)
+    if config.scheduler is not None and config.scheduler["_target_"].endswith("ReduceLROnPlateau"):
+        raise ValueError(
+            "scheduler: ReduceLROnPlateau follows a metric, from which a killed run could not go on exactly"
+        )
     network = CAMNetwork(backbone, len(labels), detach=config.detach)
     return VACTask(
         network,

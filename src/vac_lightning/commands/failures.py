@@ -6,7 +6,6 @@ __all__ = ["explained"]
 
 import errno
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +14,7 @@ import pytorch_lightning as pl
 from vac_lightning.commands.app import RunError
 from vac_lightning.data.base import DataError
 from vac_lightning.data.datamodule import DataModule
-from vac_lightning.signals import Stopped
+from vac_lightning.signals import Stopped, stop_requests
 from vac_lightning.task import NonFiniteError
 
 
@@ -23,29 +22,37 @@ from vac_lightning.task import NonFiniteError
 def explained(data: DataModule, trainer: pl.Trainer) -> Iterator[None]:
     """Turn an error that training can meet into a RunError.
 
-    Every process of a run raises Stopped and NonFiniteError alike: the first one says so, the others end quietly
-    with code 0, for with another Lightning would kill the first before it is done. After any other error the
-    processes that the first one started would wait for it for ever, and are ended.
+    An error that every process of a run raises alike is told by the first one; the others end quietly with code 0.
+    After any other error the processes that the first one started would wait for it for ever, and are ended.
 
     Raises:
         RunError: a loss or weight that is not finite, data that cannot be read, a loading process that died, a disk
             without room.
     """
+    stop_requests.last_act = lambda: _end_other_processes(trainer)
     try:
         yield
-    except (Stopped, NonFiniteError) as error:
-        if not trainer.is_global_zero:
-            raise SystemExit(0) from error
-        if isinstance(error, NonFiniteError):
-            raise RunError(_non_finite(error, data)) from error
-        raise
     except BaseException as error:
-        if kill := getattr(trainer.strategy.launcher, "kill", None):
-            kill(signal.SIGKILL)
+        alike = isinstance(error, NonFiniteError) or (isinstance(error, Stopped) and error.agreed)
+        if alike and not trainer.is_global_zero:
+            raise SystemExit(0) from error
+        if not alike:
+            _end_other_processes(trainer)
         message = _message(error, data)
         if message is None:
             raise
         raise RunError(message) from error
+    finally:
+        stop_requests.deferred = False
+
+
+def _end_other_processes(trainer: pl.Trainer) -> None:
+    """Kill the processes that Lightning started for this run, if this is the one that started them."""
+    processes = getattr(trainer.strategy.launcher, "procs", [])
+    for process in processes:
+        process.kill()
+        process.wait()
+    processes.clear()  # or Lightning's observer kills this process for their exit codes
 
 
 def _non_finite(error: NonFiniteError, data: DataModule) -> str:
@@ -55,6 +62,8 @@ def _non_finite(error: NonFiniteError, data: DataModule) -> str:
 
 
 def _message(error: BaseException, data: DataModule) -> str | None:
+    if isinstance(error, NonFiniteError):
+        return _non_finite(error, data)
     if isinstance(error, DataError):
         return str(error).rpartition("DataError: ")[2].strip()  # a loading process sends its traceback along
     if (full := _full_disk(error)) is not None:

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OF_AN_ATTEMPT = ("checkpoints", "heatmaps", "metrics.csv", "predictions.npz", "results.json")
+"""What a run leaves, its results last: while they are there, another process of it takes it for finished."""
+
 
 def main() -> int:
     return app.main("train", train)
@@ -40,13 +43,16 @@ def train(config: DictConfig) -> float | None:
     sweepers that optimise.
     """
     run = Run(Path(HydraConfig.get().runtime.output_dir))
+    config = _with_absolute_root(config)  # before anything is compared with it, here or in another process
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     plain = {str(word): value for word, value in resolved.items()}
     credentials.check(plain, HydraConfig.get().overrides.task)  # a job's own words are known in full only here
     if run.finished and not config.overwrite:
         return _already_done(run, plain)
-    with _own_process_arguments(run), _wandb_closed():
+    with _own_process_arguments(run), _alone(run), _wandb_closed():
+        if run.finished and not config.overwrite:  # by the process that this one waited for
+            return _already_done(run, plain)
         return _fit_and_test(run, config, plain)
 
 
@@ -63,23 +69,30 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
     app.quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     with app.usage():
-        data = assembly.datamodule(config, assembly.views(config).sizes)
+        data = assembly.datamodule(config, assembly.views(config).sizes, _limits(config))
         data.setup("fit")
         data.setup("test")
         task = assembly.task(config, data.labels, data.positive_ratio)
         task.plan(epoch=0, batch=0)  # sizes and transforms that do not suit the network show here, not an epoch later
         identity = {"config": plain, "config_hash": config_hash(plain), "data_fingerprint": data.fingerprints()}
-        throughput, checkpoints = Throughput(), Checkpoints(run.path, identity, **config.checkpoints)
+        # A finished run is only here to be overwritten.
+        start = resume_point(run, False if run.finished and config.resume == "auto" else config.resume, identity)
+        throughput, checkpoints = Throughput(), Checkpoints(run.path, identity, **config.checkpoints, start=start)
         # Checkpoints come first: what another callback does when an epoch starts is then done again, not twice.
         callbacks = [checkpoints, throughput, PredictionWriter(run.path)]
         made = (instantiate(node, f"callbacks.{name}") for name, node in config.callbacks.items())
         callbacks += [callback for callback in made if callback is not None]
         trainer: pl.Trainer = instantiate(
-            config.trainer, "trainer", callbacks=callbacks, logger=False, plugins=[CheckpointFiles()]
+            config.trainer,
+            "trainer",
+            callbacks=callbacks,
+            logger=False,
+            plugins=[CheckpointFiles()],
+            limit_val_batches=None,  # the data module's, see _limits
+            limit_test_batches=None,
         )
         data.trainer = trainer
         data.train_dataloader()  # refuses a batch size that does not suit the split or the processes
-        start = resume_point(run, config.resume, identity)
         # All is known to be good: only now is a finished run set aside, where it is to be, and anything written.
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             _prepare(run, config, start)
@@ -119,14 +132,36 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
     return float(best["test"]["mAP"])
 
 
+def _limits(config: DictConfig) -> dict[str, float | None]:
+    """Evaluation batches of all processes together; the Trainer's own limit would be that of each."""
+    return {role: config.trainer[f"limit_{role}_batches"] for role in ("val", "test")}
+
+
 def _prepare(run: Run, config: DictConfig, start: ResumePoint | None) -> None:
     """Make the run folder ready for a new start, or for going on from a checkpoint here or elsewhere."""
-    if start is None or not start.belongs_to(run):
+    if start is None:
         _clear(run)
-    if start is not None and not start.belongs_to(run):
-        start.copy_to(run)
+    elif not start.belongs_to(run):
+        copies = start.copies()
+        _clear(run)
+        for name, content in copies.items():
+            write_atomically(run.path / name, lambda file, content=content: file.write(content))  # type: ignore[misc]
+    elif run.finished:
+        _clear(run, ("results.json", "predictions.npz"))
+    elif (run.checkpoints / "best.ckpt").is_file():
+        _set_damaged_aside(run.checkpoints / "best.ckpt")
     run.remove_unfinished_files()
     _write_hydra_folder(run, config)
+
+
+def _set_damaged_aside(path: Path) -> None:
+    from vac_lightning.checkpoints import read_checkpoint
+
+    try:
+        read_checkpoint(path)
+    except ValueError as error:
+        log.warning("%s", error)
+        path.replace(path.with_suffix(".damaged"))
 
 
 def _test_epochs(
@@ -170,10 +205,9 @@ def _already_done(run: Run, plain: dict[str, Any]) -> float:
     return float(results["metrics"]["best"]["test"]["mAP"])
 
 
-def _clear(run: Run) -> None:
+def _clear(run: Run, names: Sequence[str] = _OF_AN_ATTEMPT) -> None:
     """Put what an unfinished or overwritten run left into abandoned-<n>/, so that nothing computed is lost."""
-    left = [run.path / name for name in ("checkpoints", "heatmaps", "metrics.csv", "results.json", "predictions.npz")]
-    left = [path for path in left if path.exists()]
+    left = [path for name in names if (path := run.path / name).exists()]
     if left:
         number = 1 + len(list(run.path.glob("abandoned-*")))
         aside = run.path / f"abandoned-{number}"
@@ -187,7 +221,7 @@ def _write_hydra_folder(run: Run, config: DictConfig) -> None:
     """Hydra's own three files; not left to Hydra, which would write them before a finished run is recognised."""
     hydra = HydraConfig.get()
     texts = {
-        "config.yaml": OmegaConf.to_yaml(_with_absolute_root(config), resolve=True),
+        "config.yaml": OmegaConf.to_yaml(config, resolve=True),
         "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": OmegaConf.to_container(hydra)})),
         "overrides.yaml": OmegaConf.to_yaml(hydra.overrides.task),
     }
@@ -221,6 +255,33 @@ def _own_process_arguments(run: Run) -> Iterator[None]:
         sys.argv = arguments
         os.environ.clear()
         os.environ.update(environment)
+
+
+@contextlib.contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Let one run at a time into a folder; one that was just stopped is waited for, as where a job is requeued.
+
+    Raises:
+        UsageError: another process trains there.
+    """
+    from pytorch_lightning.utilities import rank_zero_only
+
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        logging.getLogger().setLevel(logging.WARNING)  # the first process says it all
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(run.alone(seconds=0))
+        except BlockingIOError:
+            log.info("another process trains in %s: waiting for it to end", run.path)
+            try:
+                stack.enter_context(run.alone(seconds=40))
+            except BlockingIOError as error:
+                raise app.UsageError(
+                    f"another process trains in {run.path}: wait for it, or say run_dir=PATH"
+                ) from error
+        yield
 
 
 def _loggers(run: Run, config: DictConfig, plain: dict[str, Any], start: ResumePoint | None) -> list[Any]:

@@ -310,6 +310,8 @@ def _as_text(path: str) -> str:
 def _unknown_word(command: str, word: str) -> str:
     with hydra.initialize_config_dir(str(shipped("conf")), version_base="1.3"):
         node: Any = hydra.compose(command)
+    if word in node:
+        return f"{word} is a choice of a file: say {word}.WORD=VALUE, or '~{word}' '+{word}={{...}}' for another whole"
     prefix, _, leaf = word.rpartition(".")
     inside = OmegaConf.select(node, prefix) if prefix else node
     if not isinstance(inside, DictConfig):
@@ -363,7 +365,15 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "optimizer.lr": ("a number of at least 0", _number),
     "trainer.max_epochs": ("a whole number of at least 1", _whole(1)),
     "trainer.limit_train_batches": ("a number above 0, or null", _share),
-    "trainer.limit_val_batches": ("a number above 0, or null", _share),
+    "trainer.limit_val_batches": (
+        "a number above 0, or null; trainer.check_val_every_n_epoch=1000 trains without validation",
+        _share,
+    ),
+    "trainer.max_steps": ("null, as a run is measured in trainer.max_epochs", lambda value: value in (None, -1)),
+    "trainer.fast_dev_run": ("null; recipe=smoke tries everything", lambda value: not value),
+    "trainer.callbacks": ("null; say +callbacks.NAME={_target_: ...}", lambda value: value is None),
+    "trainer.logger": ("null; say logger=...", lambda value: value is None),
+    "trainer.plugins": ("null; a run brings its own for checkpoints", lambda value: value is None),
     "trainer.limit_test_batches": ("a number above 0, or null", _share),
     "run": ("one run folder", lambda value: not isinstance(value, ListConfig)),
     "predictions": ("one predictions.npz", lambda value: not isinstance(value, ListConfig)),

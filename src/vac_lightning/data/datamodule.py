@@ -10,9 +10,11 @@ import random
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
+from multiprocessing.reduction import ForkingPickler
+from pickle import PicklingError
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +42,8 @@ class DataModule(pl.LightningDataModule):
         num_workers: loading processes; 0 loads in the training process.
         drop_last: drop the last training batch where it is short.
         seed: of the training order and of what is drawn for a sample.
+        limits: evaluation batches of a role, over all processes together: a number, or a share of them (a float up
+            to 1.0); None or no entry for all.
 
     Raises:
         DataError: data that is missing or broken, labels without proper names, splits with different labels, a batch
@@ -54,6 +58,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: int = 0,
         drop_last: bool = False,
         seed: int = 0,
+        limits: Mapping[str, float | None] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
@@ -63,6 +68,7 @@ class DataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.drop_last = drop_last
         self.seed = seed
+        self.limits = dict(limits or {})
         self._dataset = dataset
         self._splits: dict[str, Dataset] = {}
         self._readers: list[_Reader] = []
@@ -131,7 +137,12 @@ class DataModule(pl.LightningDataModule):
 
     def evaluation_loader(self, role: str) -> DataLoader[Batch]:
         """The batches of one split in its order, of which this process gets every n-th."""
-        return self._loader(role, _EvaluationOrder(len(self.split(role)), self.batch_size, *self._process()))
+        samples = len(self.split(role))
+        batches = [range(start, min(start + self.batch_size, samples)) for start in range(0, samples, self.batch_size)]
+        limit = self.limits.get(role)
+        if limit is not None:
+            batches = batches[: max(1, int(limit * len(batches))) if isinstance(limit, float) else limit]
+        return self._loader(role, _EvaluationOrder(batches, *self._process()))
 
     def sample_of_dead_worker(self, error: BaseException) -> str | None:
         """What a loading process was reading when it died, where `error` is torch's report of its death."""
@@ -148,6 +159,8 @@ class DataModule(pl.LightningDataModule):
 
     def _loader(self, role: str, order: Sampler[list[_Key]]) -> DataLoader[Batch]:
         reader = _Reader(self.split(role), self.seed, self.num_workers)
+        if self.num_workers:
+            _check_picklable(self.split(role))
         self._readers.append(reader)
         return DataLoader(
             reader,  # type: ignore[arg-type]
@@ -212,8 +225,8 @@ class _TrainingOrder(Sampler[list[_Key]]):
 class _EvaluationOrder(Sampler[list[_Key]]):
     """Every n-th batch of a split in its order, as many for each process."""
 
-    def __init__(self, samples: int, batch_size: int, processes: int, rank: int) -> None:
-        self.batches = [range(start, min(start + batch_size, samples)) for start in range(0, samples, batch_size)]
+    def __init__(self, batches: Sequence[range], processes: int, rank: int) -> None:
+        self.batches = batches
         self.processes = processes
         self.rank = rank
 
@@ -257,6 +270,16 @@ class _Reader(torch.utils.data.Dataset[Sample]):
             source = self.dataset.source(key.index)
             raise RuntimeError(f"sample {key.index} ({source}) cannot be read: {error!r}") from error
         return sample._replace(index=FILLER) if key.filler else sample
+
+
+def _check_picklable(dataset: Dataset) -> None:
+    try:
+        ForkingPickler.dumps(dataset)
+    except (AttributeError, TypeError, PicklingError) as error:
+        raise DataError(
+            f"the data set cannot be sent to loading processes ({error}): define it, and what it holds, at the top of"
+            " a module, or set num_workers=0"
+        ) from error
 
 
 def _workers(dataset: Dataset) -> BaseContext:
