@@ -9,7 +9,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Two processes of one compute thread each: more would fight over two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint bench constraints clean
@@ -46,6 +46,7 @@ lint: $(READY) ## ruff, mypy, and the walls between modules
 bench: $(READY) ## speed and memory against named rivals
 	$(BIN)/python benchmarks/step.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/metrics.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/exactness.py
 
 constraints: $(READY) ## pin today's versions anew in constraints.txt
 	$(BIN)/uv pip compile --universal --python-version 3.10 --all-extras --no-annotate --no-header --no-emit-index-url \
