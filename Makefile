@@ -9,7 +9,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Two processes of one compute thread each: more would fight over two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint bench constraints clean
@@ -32,10 +32,10 @@ demo: $(READY) ## train three rows on the embedded data, print their table, draw
 	$(BIN)/vac report runs/demo "rows=[Tiny+f,'Tiny+ACf_lambda=0.3']"
 
 test: $(READY) lint ## lint and every test (under 15 minutes on 2 cores)
-	$(PYTEST)
+	$(PYTEST) --dist worksteal
 
 test-fast: $(READY) ## the tests to run while editing (under 90 seconds)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --dist loadfile -m "not slow"
 
 lint: $(READY) ## ruff, mypy, and the walls between modules
 	$(BIN)/ruff check .

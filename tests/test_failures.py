@@ -295,7 +295,9 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "damage", [pytest.param(damage, marks=[pytest.mark.slow] * (damage != "one bit")) for damage in DAMAGES]
+)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     smoke: partial[Outcome], unfinished: Run, whole_and_broken: tuple[Run, Run], damage: str
 ) -> None:
@@ -311,6 +313,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert unfinished.results()["metrics"] == whole_and_broken[0].results()["metrics"]
 
 
+@pytest.mark.slow
 def test_where_every_checkpoint_is_damaged_a_run_starts_anew(smoke: partial[Outcome], unfinished: Run) -> None:
     for name in ("last", "previous"):
         _flip(unfinished.checkpoints / f"{name}.ckpt")
@@ -326,6 +329,7 @@ def test_an_attempt_of_another_configuration_is_set_aside(smoke: partial[Outcome
     assert (unfinished.path / "abandoned-1" / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_an_early_stop_is_one_after_a_break_too(
     smoke: partial[Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +345,7 @@ def test_an_early_stop_is_one_after_a_break_too(
     assert whole.results()["metrics"]["last"]["epoch"] < 8
 
 
+@pytest.mark.slow
 def test_overwriting_a_finished_run_trains_again(
     smoke: partial[Outcome], whole_and_broken: tuple[Run, Run], tmp_path: Path
 ) -> None:
@@ -352,11 +357,13 @@ def test_overwriting_a_finished_run_trains_again(
     assert run.results()["metrics"] == whole_and_broken[0].results()["metrics"]
 
 
+@pytest.mark.slow
 def test_resume_false_starts_anew(smoke: partial[Outcome], unfinished: Run) -> None:
     assert smoke("transform=f", "resume=false").code == 0
     assert unfinished.results()["resumed_at_steps"] == []
 
 
+@pytest.mark.slow
 def test_resume_takes_a_checkpoint_or_a_run_folder(smoke: partial[Outcome], unfinished: Run, tmp_path: Path) -> None:
     elsewhere = tmp_path / "else" / "where"
     shutil.copytree(unfinished.path, elsewhere)

@@ -246,3 +246,15 @@ def test_versions_name_what_is_there():
     found = versions()
     assert found["numpy"] == np.__version__
     assert all(found.values())
+
+
+def test_one_process_at_a_time_is_let_into_a_run_folder(tmp_path: Path):
+    run = Run(tmp_path / "run")
+    with run.alone(seconds=0):
+        with pytest.raises(BlockingIOError), run.alone(seconds=0):
+            pytest.fail("let in")
+        with pytest.raises(BlockingIOError), Run(tmp_path / "run").alone(seconds=0.3):
+            pytest.fail("let in after a while")
+    with run.alone(seconds=0):
+        assert [path.name for path in run.path.iterdir()] == [".lock"]
+    assert not any(run.path.iterdir())

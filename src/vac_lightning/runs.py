@@ -84,19 +84,27 @@ class Run:
             BlockingIOError: another process is still there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / ".lock"
         deadline = time.monotonic() + seconds
-        with (self.path / ".lock").open("w") as file:
-            while fcntl is not None:
+        while True:
+            with path.open("w") as file:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
+                    if fcntl is not None:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     if time.monotonic() >= deadline:
                         raise
                     time.sleep(0.2)
+                    continue
                 except OSError:
-                    break
-            yield
+                    pass
+                if not path.exists() or path.stat().st_ino != os.fstat(file.fileno()).st_ino:
+                    continue  # the one before removed it in between
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
 
     def results(self) -> dict[str, Any]:
         """The contents of results.json. Raises FileNotFoundError for an unfinished run."""

@@ -515,7 +515,9 @@ def test_labels_and_rows_of_markup_are_shown_as_text(vac: Vac, tmp_path: Path) -
 def test_a_rows_name_is_text_in_markdown() -> None:
     kept = ["R50+ACfs", "Tiny+ACf_lambda=0.3"]
     names = [*kept, "a|b", "<b>", "[x](javascript:a)", "`c`", "$x$", "_i_", "a\\", "\x1b[0m"]
-    lines = table.markdown([table.Row(n, n, "best", "", {m: [1.0] for m in SUMMARY}) for n in names]).splitlines()[2:]
+    lines = table.markdown(
+        [table.Row(n, n, "best", "", "vac", {m: [1.0] for m in SUMMARY}) for n in names]
+    ).splitlines()[2:]
     assert [line.split(" | 1 | ")[0].removeprefix("| ") for line in lines] == [
         *kept,
         "a\\|b",
