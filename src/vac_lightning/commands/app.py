@@ -66,6 +66,8 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
 
     @wraps(task)
     def job(config: DictConfig) -> Any:
+        if stop_requests.asked is not None:  # while the job before came to its end
+            raise Stopped(stop_requests.asked)
         # A job that fails must not stop the sweep, nor have Hydra print its own lines about it.
         for handler in logging.getLogger().handlers:
             handler.addFilter(_REDACTION)
