@@ -44,6 +44,7 @@ def vac(*words: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "terminate called" not in done.stderr  # a further process that was aborted at its end
     return done.stdout
 
 

@@ -145,6 +145,7 @@ def test_a_signal_saves_ends_in_time_with_its_code_and_the_run_goes_on_exactly(
     assert time.time() - asked < 30
     assert f"stopped by {number.name}; what was done is kept" in training.printed()
     assert "Traceback" not in training.printed()
+    assert "terminate called" not in training.printed()
     checkpoint = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)
     assert not (stopped / "results.json").exists()
     assert list((stopped / "wandb").glob("offline-run-*"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RunError", "UsageError", "console", "main", "quieten", "usage"]
+__all__ = ["RunError", "UsageError", "console", "leave_process_group", "main", "quieten", "usage"]
 
 import logging
 import os
@@ -115,6 +115,18 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in _NOT_NEWS:
         warnings.filterwarnings("ignore", message)
+
+
+def leave_process_group() -> None:
+    """End the process group, where there is one, when all its processes have come here.
+
+    One that ends with threads of the group still running is aborted, which Lightning takes for a crash of the run.
+    """
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def console() -> Console:

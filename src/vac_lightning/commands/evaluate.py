@@ -84,6 +84,7 @@ def _of_run(config: DictConfig) -> _Scored:
     trainer.test(task, dataloaders=data.evaluation_loader(config.split), verbose=False)
     with task.test_evaluation.sync_context():
         index, logits, targets = task.test_evaluation.predictions()
+    app.leave_process_group()
     if not trainer.is_global_zero:
         sys.exit(0)
     if config.out is not None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytorch_lightning as pl
 
-from vac_lightning.commands.app import RunError
+from vac_lightning.commands.app import RunError, leave_process_group
 from vac_lightning.data.base import DataError
 from vac_lightning.data.datamodule import DataModule
 from vac_lightning.signals import Stopped, stop_requests
@@ -34,10 +34,12 @@ def explained(data: DataModule, trainer: pl.Trainer) -> Iterator[None]:
         yield
     except BaseException as error:
         alike = isinstance(error, NonFiniteError) or (isinstance(error, Stopped) and error.agreed)
+        if alike:
+            leave_process_group()
+        else:
+            _end_other_processes(trainer)
         if alike and not trainer.is_global_zero:
             raise SystemExit(0) from error
-        if not alike:
-            _end_other_processes(trainer)
         message = _message(error, data)
         if message is None:
             raise

@@ -126,9 +126,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
         log.info("%s: test mAP %.1f (%s)", config.row, best["test"]["mAP"], chosen)
     for logger in trainer.loggers:
         logger.finalize("success")
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+    app.leave_process_group()
     return float(best["test"]["mAP"])
 
 
