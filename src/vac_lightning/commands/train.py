@@ -75,8 +75,8 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
         task = assembly.task(config, data.labels, data.positive_ratio)
         task.plan(epoch=0, batch=0)  # sizes and transforms that do not suit the network show here, not an epoch later
         identity = {"config": plain, "config_hash": config_hash(plain), "data_fingerprint": data.fingerprints()}
-        # A finished run is only here to be overwritten.
-        start = resume_point(run, False if run.finished and config.resume == "auto" else config.resume, identity)
+        anew = run.finished and config.resume in ("auto", True)  # it is only here to be overwritten
+        start = resume_point(run, False if anew else config.resume, identity)
         throughput, checkpoints = Throughput(), Checkpoints(run.path, identity, **config.checkpoints, start=start)
         # Checkpoints come first: what another callback does when an epoch starts is then done again, not twice.
         callbacks = [checkpoints, throughput, PredictionWriter(run.path)]
