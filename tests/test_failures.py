@@ -26,8 +26,8 @@ from vac_lightning.networks.backbones import Backbone
 from vac_lightning.runs import Run
 from vac_lightning.signals import Stopped, StopRequests
 
-FATAL = 13
-"""The training sample whose reading, or whose picture, is fatal."""
+FATAL = 15
+"""The training sample whose reading, or whose picture, is fatal; with seed 0 one of the third batch."""
 
 
 class Squares:
@@ -48,7 +48,7 @@ class Squares:
         if fatal and self.fate == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if fatal and self.fate == "unreadable":
-            raise DataError(f"sample {index}: cannot read 013.jpg: fetch the file again")
+            raise DataError(f"sample {index}: cannot read 015.jpg: fetch the file again")
         images = [torch.zeros(3, size, size, dtype=torch.uint8) for size in self.sizes]
         for image in images:
             part = slice(0, 16) if self.targets[index, 0] else slice(-16, None)
@@ -114,12 +114,11 @@ def test_a_loss_that_is_not_finite_names_step_term_and_samples(tmp_path: Path, p
     assert "Traceback" not in training.printed()
     assert "epoch 0, step " in lines[0]
     assert "loss_c = nan" in lines[0] or "loss_c = inf" in lines[0]
-    assert f"samples: {FATAL} (013.jpg);" in lines[0]
-    step = int(lines[0].partition("step ")[2].partition(":")[0])
-    if step > 1:
-        kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-        assert kept["global_step"] == step
-        assert all(value.isfinite().all() for value in kept["state_dict"].values())
+    assert f"samples: {FATAL} (015.jpg);" in lines[0]
+    assert "epoch 0, step 2: " in lines[0]
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 2
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
     assert not (tmp_path / "run" / "results.json").exists()
     assert ended(training)
 
@@ -133,8 +132,8 @@ def test_data_that_fails_names_the_sample(tmp_path: Path, fate: str, workers: in
     assert len(lines) == 1, training.printed()
     assert "Traceback" not in training.printed()
     expected = {
-        "killed": f"a loading process died while it read sample {FATAL} (013.jpg)",
-        "unreadable": f"vac train: sample {FATAL}: cannot read 013.jpg",
+        "killed": f"a loading process died while it read sample {FATAL} (015.jpg)",
+        "unreadable": f"vac train: sample {FATAL}: cannot read 015.jpg",
     }
     assert expected[fate] in lines[0]
     assert ended(training)
@@ -309,6 +308,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert "going on from" in printed
     assert unfinished.results()["resumed_at_steps"] == [6]
     assert not (unfinished.checkpoints / "previous.ckpt").exists()
+    assert (unfinished.checkpoints / "last.damaged").is_file()  # and did not become the previous one
     assert not list(unfinished.path.glob("abandoned-*"))
     assert unfinished.results()["metrics"] == whole_and_broken[0].results()["metrics"]
 

@@ -47,10 +47,10 @@ class Checkpoints(pl.Callback):
     last.ckpt is written before every validation, after every epoch, every so many steps or minutes, and when a
     signal asks the run to end. Each time the trainer is between two steps, with the results of the one logged and
     nothing of the other begun; Lightning's own hooks for saving lie before a step's, or an epoch's, results are
-    logged. best.ckpt is that of the highest value of `monitor`.
+    logged. best.ckpt is that of the highest val/mAP.
 
-    Beside what Lightning saves a checkpoint has `run` (what it belongs to), `progress` (epoch, batches of it done)
-    and `rows` (of metrics.csv).
+    Beside what Lightning saves a checkpoint has `run` (what it belongs to), `progress` (epoch, batches of it
+    done, whether training is done) and `rows` (of metrics.csv).
 
     Args:
         run_dir: the run folder.

@@ -18,7 +18,7 @@ from conftest import SMOKE, Outcome, Vac
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from vac_lightning.commands import credentials, targets, words
+from vac_lightning.commands import composition, credentials, targets, words
 from vac_lightning.metrics import SUMMARY
 from vac_lightning.networks.backbones import timm_model
 from vac_lightning.report import table
@@ -673,9 +673,9 @@ def test_the_options_of_a_further_process_are_read_as_they_stand(smoke: Smoke, t
     (results,) = (tmp_path / "runs").rglob("results.json")
     options = ["--config-dir", str(results.parent / ".hydra"), "--config-name", "config"]
     assert words.normalised(options) == options
-    words.check_arguments("train", options)
+    composition.check_arguments("train", options)
     with pytest.raises(HydraException, match=r"lambda=-1"):
-        words.check_arguments("train", [*options, "lambda=-1"])
+        composition.check_arguments("train", [*options, "lambda=-1"])
 
 
 def _run_folder(path: Path, config: str) -> None:

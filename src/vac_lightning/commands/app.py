@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from vac_lightning.commands import credentials, words
+from vac_lightning.commands import composition, credentials, words
 from vac_lightning.names import shown
 from vac_lightning.runs import row_name, run_dir
 from vac_lightning.signals import Stopped, stop_requests
@@ -79,7 +79,7 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
 
     try:
         sys.argv += words.variant(sys.argv[1:])
-        words.check_arguments(command, sys.argv[1:])
+        composition.check_arguments(command, sys.argv[1:])
         with stop_requests.heeded(), _checkpoints_are_data():
             hydra.main(version_base="1.3", config_path=str(words.shipped("conf")), config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as error:

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vac_lightning.commands import app, credentials
 from vac_lightning.commands.targets import instantiate
-from vac_lightning.runs import Run, config_difference, config_hash, versions, write_atomically
+from vac_lightning.runs import Run, config_difference, config_hash, versions
 from vac_lightning.signals import Stopped
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from vac_lightning.commands.assembly import DataModule, VACTask
 
 log = logging.getLogger(__name__)
-
-_OF_AN_ATTEMPT = ("checkpoints", "heatmaps", "metrics.csv", "predictions.npz", "results.json")
-"""What a run leaves, its results last: while they are there, another process of it takes it for finished."""
 
 
 def main() -> int:
@@ -50,7 +47,9 @@ def train(config: DictConfig) -> float | None:
     credentials.check(plain, HydraConfig.get().overrides.task)  # a job's own words are known in full only here
     if run.finished and not config.overwrite:
         return _already_done(run, plain)
-    with _own_process_arguments(run), _alone(run), _wandb_closed():
+    from vac_lightning.commands.folder import alone
+
+    with _own_process_arguments(run), alone(run), _wandb_closed():
         if run.finished and not config.overwrite:  # by the process that this one waited for
             return _already_done(run, plain)
         return _fit_and_test(run, config, plain)
@@ -65,6 +64,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
     from vac_lightning.checkpoints import CheckpointFiles, Checkpoints, resume_point
     from vac_lightning.commands import assembly
     from vac_lightning.commands.failures import explained
+    from vac_lightning.commands.folder import prepare
 
     app.quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -95,7 +95,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
         data.train_dataloader()  # refuses a batch size that does not suit the split or the processes
         # All is known to be good: only now is a finished run set aside, where it is to be, and anything written.
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            _prepare(run, config, start)
+            prepare(run, config, start)
         trainer.loggers = _loggers(run, config, plain, start)
     accelerator = trainer.accelerator.__class__.__name__
     log.info("%s: %d samples, %d labels, %s", run.path, len(data.split("train")), len(data.labels), accelerator)
@@ -133,33 +133,6 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
 def _limits(config: DictConfig) -> dict[str, float | None]:
     """Evaluation batches of all processes together; the Trainer's own limit would be that of each."""
     return {role: config.trainer[f"limit_{role}_batches"] for role in ("val", "test")}
-
-
-def _prepare(run: Run, config: DictConfig, start: ResumePoint | None) -> None:
-    """Make the run folder ready for a new start, or for going on from a checkpoint here or elsewhere."""
-    if start is None:
-        _clear(run)
-    elif not start.belongs_to(run):
-        copies = start.copies()
-        _clear(run)
-        for name, content in copies.items():
-            write_atomically(run.path / name, lambda file, content=content: file.write(content))  # type: ignore[misc]
-    elif run.finished:
-        _clear(run, ("results.json", "predictions.npz"))
-    elif (run.checkpoints / "best.ckpt").is_file():
-        _set_damaged_aside(run.checkpoints / "best.ckpt")
-    run.remove_unfinished_files()
-    _write_hydra_folder(run, config)
-
-
-def _set_damaged_aside(path: Path) -> None:
-    from vac_lightning.checkpoints import read_checkpoint
-
-    try:
-        read_checkpoint(path)
-    except ValueError as error:
-        log.warning("%s", error)
-        path.replace(path.with_suffix(".damaged"))
 
 
 def _test_epochs(
@@ -203,30 +176,6 @@ def _already_done(run: Run, plain: dict[str, Any]) -> float:
     return float(results["metrics"]["best"]["test"]["mAP"])
 
 
-def _clear(run: Run, names: Sequence[str] = _OF_AN_ATTEMPT) -> None:
-    """Put what an unfinished or overwritten run left into abandoned-<n>/, so that nothing computed is lost."""
-    left = [path for name in names if (path := run.path / name).exists()]
-    if left:
-        number = 1 + len(list(run.path.glob("abandoned-*")))
-        aside = run.path / f"abandoned-{number}"
-        aside.mkdir()
-        for path in left:
-            path.rename(aside / (path.name if path.name != "results.json" else "results.abandoned.json"))
-        log.info("an earlier attempt was moved to %s", aside)
-
-
-def _write_hydra_folder(run: Run, config: DictConfig) -> None:
-    """Hydra's own three files; not left to Hydra, which would write them before a finished run is recognised."""
-    hydra = HydraConfig.get()
-    texts = {
-        "config.yaml": OmegaConf.to_yaml(config, resolve=True),
-        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": OmegaConf.to_container(hydra)})),
-        "overrides.yaml": OmegaConf.to_yaml(hydra.overrides.task),
-    }
-    for name, text in texts.items():
-        write_atomically(run.path / ".hydra" / name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
-
-
 def _with_absolute_root(config: DictConfig) -> DictConfig:
     """The configuration with data.root absolute, so that the run can be evaluated from any folder."""
     if config.data.get("root") is None:
@@ -253,33 +202,6 @@ def _own_process_arguments(run: Run) -> Iterator[None]:
         sys.argv = arguments
         os.environ.clear()
         os.environ.update(environment)
-
-
-@contextlib.contextmanager
-def _alone(run: Run) -> Iterator[None]:
-    """Let one run at a time into a folder; one that was just stopped is waited for, as where a job is requeued.
-
-    Raises:
-        UsageError: another process trains there.
-    """
-    from pytorch_lightning.utilities import rank_zero_only
-
-    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-        logging.getLogger().setLevel(logging.WARNING)  # the first process says it all
-        yield
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(run.alone(seconds=0))
-        except BlockingIOError:
-            log.info("another process trains in %s: waiting for it to end", run.path)
-            try:
-                stack.enter_context(run.alone(seconds=40))
-            except BlockingIOError as error:
-                raise app.UsageError(
-                    f"another process trains in {run.path}: wait for it, or say run_dir=PATH"
-                ) from error
-        yield
 
 
 def _loggers(run: Run, config: DictConfig, plain: dict[str, Any], start: ResumePoint | None) -> list[Any]:
