@@ -557,7 +557,7 @@ def test_files_outside_the_folder_of_images_are_refused(vac: Vac, tmp_path: Path
 def test_a_file_name_cannot_steer_the_terminal(vac: Vac, tmp_path: Path) -> None:
     _coco(tmp_path, ["a"], first="x\x1b]0;title\x07.png")
     outcome = vac("train", *_on(tmp_path))
-    refused(outcome, "not found", "x\\x1b]0;title\\x07.png")
+    refused(outcome, "control characters", "x\\x1b]0;title\\x07.png")
     assert "\x1b" not in outcome.err and "\x07" not in outcome.err
 
 

@@ -1,6 +1,9 @@
 """The data module: an order that seed and epoch decide, however many processes share it."""
 
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from itertools import chain
 from types import SimpleNamespace
@@ -237,3 +240,24 @@ def test_a_split_is_read_once_and_when_needed():
     assert read == ["test", "train", "val"]
     assert data.fingerprints().keys() == {"test", "train", "val"}
     assert len(set(data.fingerprints().values())) == 3
+
+
+@pytest.mark.slow
+def test_a_process_that_exits_does_not_wait_for_its_workers(tmp_path):
+    """They put off SIGTERM for the step's sake, which multiprocessing sends at exit and then waits for them."""
+    program = tmp_path / "exits.py"
+    program.write_text(
+        "from functools import partial\n"
+        "from vac_lightning.data.datamodule import DataModule\n"
+        "from vac_lightning.data.shapes import shapes\n"
+        "if __name__ == '__main__':\n"
+        "    splits = partial(shapes, scenes={'train': 8}, difficulty=0.5, objects=[2, 3], seed=0)\n"
+        "    batches = iter(DataModule(splits, [32], 2, num_workers=2).train_dataloader())\n"
+        "    next(batches)\n"
+        "    print('read', flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"read\n"
+        began = time.monotonic()
+        assert process.wait(60) == 0
+        assert time.monotonic() - began < 20  # it would be 30, not a matter of speed

@@ -26,7 +26,8 @@ def predict(config: DictConfig) -> None:
     from rich.table import Table
 
     from vac_lightning.commands import assembly
-    from vac_lightning.data.reading import read_photo
+    from vac_lightning.data.decoding import decode
+    from vac_lightning.data.reading import squashed
     from vac_lightning.report.figures import overlays
 
     with app.usage():
@@ -35,14 +36,14 @@ def predict(config: DictConfig) -> None:
         for path in config.photos:
             if not Path(path).is_file():
                 raise ValueError(f"{path}: no such photograph; give paths of image files")
-        photos = [(Path(path), read_photo(Path(path), None)) for path in config.photos]
+        photos = [(Path(path), decode(path, upright=True)) for path in config.photos]
         run = Run(Path(config.run))
         task = assembly.load_task(run, assembly.run_config(run), config.checkpoint).eval()
     console = app.console()
     side = task.views.size
     taken: set[str] = set()
     for path, photo in photos:
-        image = torch.from_numpy(np.array(photo.resize((side, side)))).permute(2, 0, 1)
+        image = torch.from_numpy(np.array(squashed(photo, side))).permute(2, 0, 1)
         with torch.inference_mode():
             output = task(image[None])
         scores = output.logits[0].sigmoid()
@@ -60,7 +61,7 @@ def predict(config: DictConfig) -> None:
         captions = [
             f"{task.labels[j]} {score:.2f}" for score, j in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
-        overlays(target, np.array(photo), output.heatmaps[0, top.indices].float().numpy(), captions)
+        overlays(target, photo, output.heatmaps[0, top.indices].float().numpy(), captions)
         console.print(f"overlays: {target}", soft_wrap=True)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from vac_lightning.data.annotations import below, blame
 from vac_lightning.data.base import DataError
-from vac_lightning.data.reading import Augmentation, Photo, Photos, below, blame
+from vac_lightning.data.reading import Photo, Photos
 
 
 def coco(
@@ -23,7 +24,7 @@ def coco(
     splits: Mapping[str, str],
     annotations: str | None = None,
     images: str | None = None,
-    augmentation: Augmentation | None = None,
+    **options: Any,
 ) -> Photos:
     """One split of a data set in COCO's format.
 
@@ -36,7 +37,7 @@ def coco(
     root: the folder that the patterns are relative to.
     annotations: pattern of the instances file, by default "annotations/instances_{split}.json".
     images: pattern of the image folder, by default "{split}", else "images/{split}".
-    augmentation: an albumentations transform of the whole image, before it is squashed.
+    options: those of Photos: how an image is read.
 
     Raises:
         DataError: an unknown role; files that are missing, malformed, or name unknown images or
@@ -57,10 +58,10 @@ def coco(
         raise DataError(f"not found: {' and '.join(missing)}. {_remedy(split)}")
     with blame(file):
         labels, names, targets = _index(json.loads(file.read_bytes()), file)
-        photos = [Photo(below(folder, name, f"{file}, image {i}")) for i, name in enumerate(names)]
-    if not photos[0].path.is_file():
-        raise DataError(f"not found: {photos[0].path}, the first image that {file} names. {_remedy(split)}")
-    return Photos(photos, targets, labels, sizes, base, augmentation)
+        photos = [Photo(folder / below(folder, name, f"{file}, image {i}")) for i, name in enumerate(names)]
+    if not (first := folder / names[0]).is_file():
+        raise DataError(f"not found: {first}, the first image that {file} names. {_remedy(split)}")
+    return Photos(photos, targets, labels, sizes, base, role=role, **options)
 
 
 def _index(content: dict[str, Any], file: Path) -> tuple[list[str], list[str], np.ndarray]:

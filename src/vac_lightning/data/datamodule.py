@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["DataModule"]
 
+import atexit
 import multiprocessing
 import os
 import random
@@ -11,6 +12,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
@@ -288,6 +290,7 @@ def _workers(dataset: Dataset) -> BaseContext:
     Forked from this process they may inherit a lock that a thread held at that moment (DDP and W&B keep threads), and
     hang: with gloo on Python 3.11 that happens within some dozens of starts.
     """
+    _end_workers_at_exit()
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -300,6 +303,18 @@ def _workers(dataset: Dataset) -> BaseContext:
         finally:
             signal.signal(signal.SIGTERM, handler)
     return context
+
+
+@cache
+def _end_workers_at_exit() -> None:
+    """Kill workers that are left when this process exits: multiprocessing would send SIGTERM, which they put off, and
+    wait for them. Exit functions run last in, first out, and multiprocessing's is in."""
+    atexit.register(_kill_workers)
+
+
+def _kill_workers() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def _outlive_signals(worker: int) -> None:

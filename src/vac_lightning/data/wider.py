@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from vac_lightning.data.annotations import below, blame, record
 from vac_lightning.data.base import DataError
-from vac_lightning.data.reading import Augmentation, Box, Photo, Photos, below, blame
+from vac_lightning.data.reading import Box, Photo, Photos
 
 _FOLDERS = ("wider_attribute_annotation", "Anno", "Annotations", ".")
 _PARTS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
@@ -26,7 +27,7 @@ def wider(
     *,
     root: str,
     splits: Mapping[str, str],
-    augmentation: Augmentation | None = None,
+    **options: Any,
 ) -> Photos:
     """One split of WIDER Attribute (Li, Huang, Loy, Tang, ECCV 2016), a sample for each annotated person.
 
@@ -36,7 +37,7 @@ def wider(
         or "test". Training and validation share a file: an image's split is the folder its name begins with.
     sizes: sides in pixels of the square images a sample holds.
     root: the folder that holds Image/ and, in any of the usual places, the two annotation files.
-    augmentation: an albumentations transform of the person's crop, before it is squashed.
+    options: those of Photos: how a person's crop is read.
 
     Raises:
         DataError: an unknown role or split; files that are missing or malformed, or that name files outside Image/.
@@ -61,16 +62,20 @@ def wider(
     photos: list[Photo] = []
     targets: list[list[int]] = []
     for image in images:
-        with blame(f"{file}, image {image['file_name']}"):
-            path = below(base / "Image", image["file_name"], f"{file}, an image")
-            for person in image["targets"]:
-                photos.append(Photo(path, _box(person["bbox"])))
-                targets.append(_attributes(person["attribute"], len(labels)))
+        name = image["file_name"]
+        with record(f"{file}, image {name}"):
+            folder = base / "Image"
+            path = folder / below(folder, name, f"{file}, an image")
+            for number, person in enumerate(image["targets"]):
+                with record(f"{file}, image {name}, person {number}"):
+                    photo, attributes = Photo(path, _box(person["bbox"])), _attributes(person["attribute"], len(labels))
+                    photos.append(photo)
+                    targets.append(attributes)
     if not photos:
         raise DataError(f"{file} has no person in an image of {' or '.join(parts)}/: fetch the file again")
-    if not (first := photos[0].path).is_file():
+    if not (first := base / "Image" / images[0]["file_name"]).is_file():
         raise DataError(f"not found: {first}, the first image of {split!r} that {file} names. {_REMEDY}")
-    return Photos(photos, np.array(targets, np.int8), labels, sizes, base, augmentation)
+    return Photos(photos, np.array(targets, np.int8), labels, sizes, base, role=role, **options)
 
 
 _REMEDY = (

@@ -1,0 +1,77 @@
+"""Annotation files: blame for what is wrong in them, record by record, and the paths they name."""
+
+from __future__ import annotations
+
+__all__ = ["below", "blame", "collected", "record"]
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from vac_lightning.data.base import DataError
+from vac_lightning.names import inside, is_printable
+
+
+@contextmanager
+def blame(place: object) -> Iterator[None]:
+    """Blame `place`, a file or a record in it, for missing keys and wrong values met inside the block.
+
+    Raises:
+        DataError: naming `place` and the key, in place of a KeyError, TypeError, ValueError or the like.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        what = f"the key {error} is missing" if isinstance(error, KeyError) else error
+        remedy = "the file is damaged or of another format, fetch it again or mend it"
+        raise DataError(f"{place}: {what}; {remedy}") from error
+
+
+@contextmanager
+def record(place: object) -> Iterator[None]:
+    """`blame` for one record of many: where errors are `collected`, it is noted and the block ends there.
+
+    So a record is added to what was read as the last act of the block, or not at all.
+    """
+    try:
+        with blame(place):
+            yield
+    except DataError as error:
+        errors = _errors.get()
+        if errors is None:
+            raise
+        errors.append(error)
+
+
+@contextmanager
+def collected() -> Iterator[list[DataError]]:
+    """Inside the block, broken records are left out and their errors listed, where they are otherwise raised."""
+    errors: list[DataError] = []
+    token = _errors.set(errors)
+    try:
+        yield errors
+    finally:
+        _errors.reset(token)
+
+
+def below(folder: Path, name: str, place: object) -> str:
+    """The name of a file in an annotation, once it is known to lead nowhere but below the folder it is relative to.
+
+    place: what names the file, for the message. Links in the folder may lead anywhere.
+
+    Raises:
+        DataError: a name that leads out of the folder, or holds characters that no name of a file should.
+    """
+    if not inside(name):
+        raise DataError(f"{place} names the file {name!r}, outside {folder}: take the record out, or mend its path")
+    if not is_printable(name):
+        raise DataError(
+            f"{place} names the file {name!r}, with control characters or bytes that are no UTF-8: rename the file"
+        )
+    return name
+
+
+_errors: ContextVar[list[DataError] | None] = ContextVar("errors", default=None)
