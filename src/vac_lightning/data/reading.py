@@ -101,6 +101,7 @@ class Photos(torch.utils.data.Dataset[Sample]):
     merge: of a photo of several files, "stack" makes each a channel; "rgb" takes them for red, green, blue and,
         where there is a fourth, yellow, half of which is added to red and to green.
     augmentation: an albumentations transform of the crop, uint8 (H, W, C), before it is squashed; in training only.
+    cache_dir: where what is kept between runs lies, see `kept_folder`.
 
     Raises:
         ValueError: `targets` is not (N, L), `sizes` is not one or more positive sides, or a word is not one of those
@@ -120,6 +121,7 @@ class Photos(torch.utils.data.Dataset[Sample]):
         upright: bool = False,
         merge: Literal["stack", "rgb"] = "stack",
         augmentation: Augmentation | None = None,
+        cache_dir: str | None = None,
     ) -> None:
         if targets.shape != (shape := (len(photos), len(labels))):
             raise ValueError(f"targets is {targets.shape}: give a row a photo and a column a label, {shape}")
@@ -139,6 +141,7 @@ class Photos(torch.utils.data.Dataset[Sample]):
         self.upright = upright
         self.merge = merge
         self.augmentation = augmentation if role == "train" else None
+        self.cache_dir = cache_dir
         self._last: tuple[Any, tuple[ImageFile, ...]] | None = None
 
     def __len__(self) -> int:

@@ -1,0 +1,30 @@
+"""What is kept between runs (crops, indices, what was found in files): where it lies, and whose turn it is to write."""
+
+from __future__ import annotations
+
+__all__ = ["kept_folder", "locked"]
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+
+def kept_folder(cache_dir: str | None = None) -> Path:
+    """The folder of what is kept, which can be deleted at any time when no run uses it.
+
+    cache_dir: the folder, or None for $VAC_CACHE, else $XDG_CACHE_HOME/vac_lightning, else ~/.cache/vac_lightning.
+    """
+    if cache_dir := cache_dir or os.environ.get("VAC_CACHE"):
+        return Path(cache_dir).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "vac_lightning"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of `path` against other processes, waiting for it; a process that dies lets it go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        yield
