@@ -21,7 +21,6 @@ def main() -> int:
 
 def predict(config: DictConfig) -> None:
     """Print each photograph's highest-scoring labels and write its overlays to out/<name>.png."""
-    import numpy as np
     import torch
     from rich.table import Table
 
@@ -43,7 +42,7 @@ def predict(config: DictConfig) -> None:
     side = task.views.size
     taken: set[str] = set()
     for path, photo in photos:
-        image = torch.from_numpy(np.array(squashed(photo, side))).permute(2, 0, 1)
+        image = squashed(photo, side)
         with torch.inference_mode():
             output = task(image[None])
         scores = output.logits[0].sigmoid()
