@@ -34,7 +34,7 @@ class ImageFile:
 
     path: the file; its format is read from its content, not from its name.
     upright: turn as the EXIF orientation says; off, pixels come as stored, which is what annotations of most
-        published data sets refer to.
+        published data sets refer to. A TIFF comes upright in any case, as Pillow reads it.
     width, height: of the whole image in pixels, turned if it is.
     format, mode: such as "JPEG" and "RGB", in Pillow's words.
 
@@ -140,7 +140,7 @@ def _orientation(data: bytes) -> int:
     if data[:3] == _JPEG and b"Exif" not in data[:_HEADERS]:
         return 1
     with Image.open(io.BytesIO(data)) as image:
-        turn = image.getexif().get(0x0112, 1)
+        turn = 1 if image.format == "TIFF" else image.getexif().get(0x0112, 1)
     return turn if turn in _TURNS else 1
 
 
