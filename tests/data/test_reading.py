@@ -102,7 +102,7 @@ def test_several_files_are_channels_or_colours(tmp_path):
     assert stacked.source(0) == "red.png + green.png + blue.png + yellow.png"
     Image.fromarray(noise(9, 9)).save(paths[1])
     with pytest.raises(DataError, match=r"sample 0 \(red\.png \+ .*differ in size \(40 x 30, 9 x 9"):
-        stacked[0]
+        Photos([Photo(paths)], np.ones((1, 1)), "a", (16, 8), tmp_path)[0]
 
 
 def test_an_index_by_columns_is_the_photos_it_was_made_of(tmp_path):
