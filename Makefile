@@ -45,8 +45,10 @@ lint: $(READY) ## ruff, mypy, and the walls between modules
 
 bench: $(READY) ## speed and memory against named rivals
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/doctor.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/metrics.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/exactness.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/indexing.py
 
 constraints: $(READY) ## pin today's versions anew in constraints.txt
 	$(BIN)/uv pip compile --universal --python-version 3.10 --all-extras --no-annotate --no-header --no-emit-index-url \

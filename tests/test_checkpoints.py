@@ -39,6 +39,7 @@ ALWAYS = [(3, 0, 3), (3, 1, 0), (6, 1, 3), (6, 2, 0)]
 """Two epochs of three steps: before a validation with all batches done, after an epoch with none of the next."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
@@ -52,6 +53,7 @@ def test_checkpoints_by_epoch_by_steps_and_by_time(smoke: Smoke, written: list, 
     assert last(written) == expected
 
 
+@pytest.mark.slow
 def test_gradients_that_accumulate_are_not_cut_apart(smoke: Smoke, written: list) -> None:
     words = ("data.scenes={train: 40, val: 8, test: 8}", "trainer.limit_train_batches=null")
     accumulate = ("trainer.accumulate_grad_batches=2", "checkpoints.every_n_minutes=0", "trainer.max_epochs=1")
@@ -59,6 +61,7 @@ def test_gradients_that_accumulate_are_not_cut_apart(smoke: Smoke, written: list
     assert last(written) == [(1, 0, 2), (2, 0, 4), (3, 0, 5), (3, 1, 0)]
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_that_of_the_highest_value(smoke: Smoke, written: list, tmp_path: Path) -> None:
     assert smoke("transform=none", "trainer.max_epochs=4").code == 0
     (run,) = find_runs([tmp_path / "runs"])

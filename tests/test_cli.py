@@ -42,7 +42,7 @@ from vac_lightning.metrics import PROTOCOLS
         ("train small_sizes=[]", ["small_sizes=[]", "[192]"]),
         ("train trainer.limit_val_batches=0", ["trainer.limit_val_batches=0", "above 0"]),
         ("train backbone=timm", ["backbone.name is needed"]),
-        ("train augmentation=strong", ["augmentation"]),
+        ("train augmentation=strong ~data.augmentation", ["augmentation", "takes none"]),
         ("train runs_dir=/proc/none", ["/proc/none"]),
         ("train data.difficulty=abc", ["abc"]),
         ("train protocol=mine", ["protocol=mine", "vac, srn, csra"]),
@@ -60,6 +60,10 @@ from vac_lightning.metrics import PROTOCOLS
         ("train -m backbone=tiny,r5", ["backbone=r5"]),
         ("train data=coco data.root=/nowhere", ["/nowhere", "data.root=", "cocodataset.org"]),
         ("train data=wider data.root=/nowhere", ["/nowhere", "data.root=", "WIDERAttribute"]),
+        ("train data=pa100k data.root=/nowhere", ["/nowhere", "data.root=", "HydraPlus-Net"]),
+        ("train data=coco_clean data.holdout=1", ["data.holdout=1", "a share between 0 and 1, or null"]),
+        ("train data=coco data.holdout=0.1", ["data.holdout=0.1", "data.splits.val=holdout"]),
+        ("train data=coco data.crowd=some", ["data.crowd=some", "true or false"]),
         ("train backbone=r18 backbone.weights=/no.pth", ["/no.pth", "IMAGENET1K_V1", "null"]),
         ("train data.difficulty=4", ["difficulty=4"]),
         ("train trainer.precision=17", ["17", "bf16-mixed"]),
@@ -135,6 +139,7 @@ def test_every_choice_composes_and_its_objects_can_be_made(vac: Vac, choice: str
     needed = {
         "backbone=timm": ["backbone.name=resnet18", "backbone.pretrained=false"],
         "augmentation=strong": ["data=coco"],
+        "data=table": ["data.table=labels.csv"],
     }
     extra = needed.get(choice, [])
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -154,6 +159,9 @@ def test_every_choice_composes_and_its_objects_can_be_made(vac: Vac, choice: str
     [
         ("data=wider", (224, [192], 16, 12, 1.0, 0.5, 3, False, "R50")),
         ("data=coco", (288, [256], 24, 14, 0.6, 0.1, 6, True, "R50")),
+        ("data=wider_clean", (224, [192], 16, 12, 1.0, 0.5, 3, False, "R50")),
+        ("data=coco_clean", (288, [256], 24, 14, 0.6, 0.1, 6, True, "R50")),
+        ("data=pa100k", (224, [192], 16, 12, 1.0, 0.5, 3, False, "R50")),
         ("recipe=paper_wider", (224, [192], 16, 12, 1.0, 0.5, 3, False, "Tiny")),
     ],
 )
@@ -172,6 +180,20 @@ def test_the_papers_settings_come_with_the_data_set(choice: str, expected: tuple
         c.backbone_name,
     )
     assert (c.optimizer.lr, c.optimizer.momentum, c.optimizer.weight_decay) == (1e-3, 0.9, 5e-4)
+
+
+@pytest.mark.parametrize("data", ["wider", "coco"])
+def test_the_clean_protocol_differs_in_its_splits_and_its_name(vac: Vac, data: str) -> None:
+    vac("train", "--cfg", "job")  # registers the resolvers
+    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        paper, clean = (hydra.compose("train", [f"data={name}", "run_dir=here"]) for name in (data, f"{data}_clean"))
+    assert (paper.experiment, clean.experiment) == (data, f"{data}_clean")
+    assert paper.data.splits.val == paper.data.splits.test == clean.data.splits.test
+    assert len(set(clean.data.splits.values())) == 3
+    paper.data.splits, paper.experiment = clean.data.splits, clean.experiment
+    if data == "coco":
+        paper.data.holdout = clean.data.holdout
+    assert OmegaConf.to_container(paper, resolve=True) == OmegaConf.to_container(clean, resolve=True)
 
 
 def test_a_word_on_the_command_line_wins_over_what_a_data_set_brings() -> None:

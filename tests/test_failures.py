@@ -294,9 +294,8 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize(
-    "damage", [pytest.param(damage, marks=[pytest.mark.slow] * (damage != "one bit")) for damage in DAMAGES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     smoke: partial[Outcome], unfinished: Run, whole_and_broken: tuple[Run, Run], damage: str
 ) -> None:
@@ -322,6 +321,7 @@ def test_where_every_checkpoint_is_damaged_a_run_starts_anew(smoke: partial[Outc
     assert (unfinished.path / "abandoned-1" / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_an_attempt_of_another_configuration_is_set_aside(smoke: partial[Outcome], unfinished: Run) -> None:
     outcome = smoke("transform=f", "optimizer.lr=0.01")
     assert outcome.code == 0
@@ -377,6 +377,7 @@ def test_resume_takes_a_checkpoint_or_a_run_folder(smoke: partial[Outcome], unfi
     assert one.history().keys() == other.history().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "message"),
     [

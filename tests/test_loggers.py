@@ -277,6 +277,7 @@ def test_a_preempted_run_is_closed_before_its_process_is_killed(
         assert errors.count("wandb sync --include-online") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_a_resumed_run_goes_on_in_the_same_wandb_run(tmp_path: Path) -> None:
     def identity(resumed: bool) -> str:
@@ -316,6 +317,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run_online(server: Server, tmp_
     assert [(row["_step"], row["trainer/global_step"]) for row in history] == [(0, 0), (1, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the service process in /proc")
 @pytest.mark.usefixtures("offline")
 def test_a_wandb_service_that_is_killed_ends_neither_a_run_nor_the_next(

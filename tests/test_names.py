@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from pathlib import PurePath
 
 import pytest
 from hypothesis import given
@@ -47,3 +49,17 @@ def test_ordinary_paths_are_inside(path: str) -> None:
 @pytest.mark.parametrize("path", ["", "..", "../a", "a/../b", "a/..", "/a", "a\\..\\b", "a\0"])
 def test_paths_that_could_lead_out_are_not(path: str) -> None:
     assert not inside(path)
+
+
+def test_a_path_is_inside_as_the_system_reads_it() -> None:
+    """The quick way through a hundred thousand names decides as pathlib does, here and on Windows."""
+    for letters in itertools.product("a.:/\\~", repeat=5):
+        path = "".join(letters)
+        parts, native = path.replace("\\", "/").split("/"), PurePath(path)
+        rooted = native.is_absolute() or bool(native.drive) or path.startswith("\\")
+        assert inside(path) == (".." not in parts and not rooted)
+
+
+def test_what_python_calls_printable_steers_nothing() -> None:
+    for number in range(0x110000):
+        assert not chr(number).isprintable() or shown(chr(number)) == chr(number)

@@ -214,6 +214,17 @@ def test_the_hash_covers_what_determines_a_result():
     assert len({config_hash(config) for config in [CONFIG, *different]}) == 6
 
 
+def test_a_raw_cache_changes_no_number_and_a_jpeg_cache_does():
+    plain = CONFIG | {"data": {"root": "/data", "cache": False, "cache_format": "raw", "cache_dir": None}}
+    changes = [{"cache": True}, {"cache_dir": "/scratch"}, {"cache_format": "jpeg"}, {"cache": True, "cache_dir": "/x"}]
+    assert {config_hash(plain | {"data": plain["data"] | change}) for change in changes} == {config_hash(plain)}
+    jpeg = plain | {"data": plain["data"] | {"cache": True, "cache_format": "jpeg"}}
+    assert config_hash(jpeg) != config_hash(plain)
+    assert config_difference(plain, jpeg) == ["data.cache_format: (not set) -> jpeg"]
+    own = CONFIG | {"data": {"root": "/data", "cache": "words of another's data set"}}
+    assert config_hash(own) != config_hash(CONFIG | {"data": {"root": "/data"}})
+
+
 def test_config_difference_names_words_and_both_values():
     new = elsewhere("/elsewhere/one") | {"lambda": 0.5, "backbone": {"name": "resnet18"}, "ema": {"decay": 0.9}}
     assert config_difference(CONFIG, new) == [
@@ -258,3 +269,10 @@ def test_one_process_at_a_time_is_let_into_a_run_folder(tmp_path: Path):
     with run.alone(seconds=0):
         assert [path.name for path in run.path.iterdir()] == [".lock"]
     assert not any(run.path.iterdir())
+
+
+def test_no_augmentation_is_the_same_said_or_not() -> None:
+    silent = {"data": {"root": "a"}}
+    none, some = ({"data": {"root": "a", "augmentation": value}} for value in (None, {"p": 1}))
+    assert config_hash(silent) == config_hash(none) != config_hash(some)
+    assert config_difference(silent, none) == []

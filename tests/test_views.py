@@ -184,6 +184,15 @@ def test_a_native_source_is_used_and_the_largest_is_resized_where_there_is_none(
     assert torch.equal(drawn.images([torch.rand(2, 3, 40, 40), large])[48], resized)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+def test_views_of_any_number_of_channels_are_those_of_each(channels):
+    sources = [torch.rand(2, channels, size, size, generator=Generator().manual_seed(size)) for size in (224, 192)]
+    for word in ("trfs", "rs", "t"):
+        for size, images in plan(word).images(sources).items():
+            alone = [plan(word).images([source[:, [c]] for source in sources])[size] for c in range(channels)]
+            torch.testing.assert_close(images, torch.cat(alone, 1), rtol=0, atol=1e-6)
+
+
 def test_every_small_size_is_drawn():
     drawing = views("fs", 224, (128, 192, 160))
     assert drawing.sizes == (224, 192, 160, 128)

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from vac_lightning.data.base import Batch, Dataset, collate
-from vac_lightning.report.figures import heatmap_panels
+from vac_lightning.report.figures import heatmap_panels, rgb
 from vac_lightning.runs import Run, write_atomically
 from vac_lightning.task import VACTask
 from vac_lightning.transforms import Flip, Scale
@@ -180,9 +180,9 @@ class HeatmapPanels(pl.Callback):
 
     @staticmethod
     def _pixels(task: VACTask, images: Tensor) -> np.ndarray:
-        """Normalised images back as uint8 (n, H, W, 3)."""
+        """Normalised images back as uint8 (n, H, W, 3), see `rgb`."""
         pixels = (images * task.std + task.mean).round().clamp(0, 255).to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1).cpu().numpy()
+        return rgb(pixels.permute(0, 2, 3, 1).cpu().numpy())
 
 
 def _largest(batch: Batch) -> Tensor:

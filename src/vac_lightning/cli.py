@@ -12,6 +12,8 @@ COMMANDS = {
     "evaluate": "metrics of a trained run on any of its splits, or of the predictions it left",
     "predict": "labels, scores and heatmap overlays of your own photographs",
     "report": "table and Figure 5 of finished runs",
+    "doctor": "what is wrong with a data set, or worth a look, before hours are spent on it",
+    "data": "stats: label frequencies and co-occurrence as a picture",
 }
 
 HELP = f"""usage: vac <command> [words]
@@ -27,6 +29,8 @@ examples:
   vac evaluate runs/shapes/Tiny+ACfs/seed=0/predictions.npz protocol=all
   vac predict photo.jpg run=runs/shapes/Tiny+ACfs/seed=0
   vac report runs/shapes
+  vac doctor data=wider data.root=/data/wider
+  vac data stats data=wider data.root=/data/wider
 
 vac <command> --help lists a command's words."""
 

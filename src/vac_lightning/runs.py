@@ -278,6 +278,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], previous: 
 
 
 _MISSING = object()
+_CACHE = ("cache", "cache_dir", "cache_format")
 
 
 def _of_the_result(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,9 +286,19 @@ def _of_the_result(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("transform") == "none":
         left_out |= {"lambda", "norm", "detach", "pair_weights"}
     kept = {word: value for word, value in config.items() if word not in left_out}
-    for word, watched in (("trainer", ("enable_progress_bar", "log_every_n_steps")), ("callbacks", ("progress",))):
+    data = kept.get("data")
+    # Pixels kept raw are the pixels; kept as JPEG they are others, which the one word then says.
+    through_jpeg = isinstance(data, Mapping) and data.get("cache") is True and data.get("cache_format") == "jpeg"
+    for word, watched in (
+        ("trainer", ("enable_progress_bar", "log_every_n_steps")),
+        ("callbacks", ("progress",)),
+        ("data", _CACHE[: 2 if through_jpeg else 3] if isinstance(data, Mapping) and "cache_format" in data else ()),
+    ):
         if isinstance(kept.get(word), Mapping):
             kept[word] = {key: value for key, value in kept[word].items() if key not in watched}
+    data = kept.get("data")
+    if isinstance(data, Mapping) and data.get("augmentation", _MISSING) is None:  # as where a data set takes none
+        kept["data"] = {key: value for key, value in data.items() if key != "augmentation"}
     return dict(_without_place(kept, str(config.get("run_dir") or "")))
 
 
@@ -297,7 +308,9 @@ def _without_place(value: Any, place: str) -> Any:
         return {word: _without_place(child, place) for word, child in value.items()}
     if isinstance(value, list | tuple):
         return [_without_place(child, place) for child in value]
-    return value.replace(place, "${run_dir}") if place and isinstance(value, str) else value
+    if place and isinstance(value, str) and (value == place or value.startswith(place + "/")):
+        return "${run_dir}" + value[len(place) :]
+    return value
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -58,6 +58,7 @@ class VACTask(pl.LightningModule):
         protocol: metric protocol, see metrics.evaluate.
         seed: of the transforms drawn, the same in every process, and of what the network draws (dropout).
         channels_last: memory layout of network and images.
+        channels: C, of the images.
     """
 
     positive_ratio: Tensor
@@ -80,6 +81,7 @@ class VACTask(pl.LightningModule):
         protocol: str = "vac",
         seed: int = 0,
         channels_last: bool = True,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         if not 0 <= lambda_ < math.inf:
@@ -88,6 +90,7 @@ class VACTask(pl.LightningModule):
         self.network = network.to(memory_format=self.layout)
         self.views = views
         self.labels = tuple(labels)
+        self.channels = channels
         self.classification_loss = classification_loss
         self.lambda_ = lambda_
         self.norm = norm
@@ -98,17 +101,26 @@ class VACTask(pl.LightningModule):
         self.val_evaluation = MultilabelEvaluation(protocol)
         self.test_evaluation = MultilabelEvaluation(protocol)
         self.register_buffer("positive_ratio", positive_ratio, persistent=False)
-        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            of_channels = torch.tensor([values[c % 3] for c in range(channels)])
+            self.register_buffer(name, 255 * of_channels.view(channels, 1, 1), persistent=False)
         self._grids: dict[int, tuple[int, int]] = {}
         self._sums: dict[str, float] = {}
 
     def forward(self, images: Tensor) -> Any:
-        """uint8 images (B, 3, H, W) of any size -> Output at the evaluation size."""
+        """uint8 images (B, C, H, W) of any size -> Output at the evaluation size."""
         return self.network(Scale(self.views.size).image(self.normalise(images)))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> float by the mean and deviation of ImageNet; the 0 of transforms is the mean."""
+        """uint8 (B, C, H, W) -> float by the mean and deviation of ImageNet; the 0 of transforms is the mean.
+
+        Of channels beside red, green and blue, channel c is taken as channel c mod 3 is.
+
+        Raises:
+            ValueError: images of another number of channels, which could otherwise broadcast.
+        """
+        if images.shape[1] != self.channels:
+            raise ValueError(f"images of {images.shape[1]} channels: the network was made for {self.channels}")
         normal = (images.float() - self.mean) / self.std
         return normal.to(self.mean.dtype).contiguous(memory_format=self.layout)  # the network's, as trainer.precision
 
@@ -183,6 +195,7 @@ class VACTask(pl.LightningModule):
             if not value.isfinite().all():
                 raise NonFiniteError(f"step {self.global_step}: weights that are not finite in {name}")
         checkpoint["labels"] = list(self.labels)
+        checkpoint["channels"] = self.channels
         checkpoint["sums"] = dict(self._sums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ class ViewPlan:
     pairs: tuple[Pair, ...]
 
     def images(self, sources: Tensor | Sequence[Tensor]) -> dict[int, Tensor]:
-        """Float sources (B, 3, H, W), one or one per size -> size -> (V * B, 3, size, size), view by view.
+        """Float sources (B, C, H, W), one or one per size -> size -> (V * B, 3, size, size), view by view.
 
         A size that no source has is made from the largest source.
         """

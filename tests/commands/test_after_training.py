@@ -78,6 +78,7 @@ def test_evaluate_tabulates_all_protocols(vac: Vac, trained: Path, source: str, 
         assert _row(outcome, protocol) == _cells(values)
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_and_evaluated_by_its_own_protocol(vac: Vac, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     assert vac("train", *SMOKE, f"run_dir={run.path}", "transform=none", "protocol=srn").code == 0
@@ -212,6 +213,7 @@ def test_predict_prints_labels_and_draws_overlays(vac: Vac, trained: Path, tmp_p
     assert all(min(cv2.imread(str(picture)).shape[:2]) > 100 for picture in pictures)
 
 
+@pytest.mark.slow
 def test_report_tabulates_means_over_seeds_and_draws_figure_5(vac: Vac, trained: Path, tmp_path: Path) -> None:
     outcome = vac("report", str(trained), f"out={tmp_path}")
     assert outcome.code == 0, outcome.err

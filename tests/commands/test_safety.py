@@ -63,7 +63,9 @@ FORBIDDEN = [
     "vac_lightning.losses.torch.load",
     "vac_lightning.losses.np.load",
     "vac_lightning.losses._positive_weights",
-    "vac_lightning.data.coco.json.loads",
+    "vac_lightning.data.wider.json.loads",
+    "vac_lightning.data.keeping.store.Store",
+    "vac_lightning.data.doctor.findings.as_csv",
     "vac_lightning.data.coco.Path",
     "vac_lightning.loggers.os.system",
     "vac_lightning.losses.bce.__globals__",
@@ -154,7 +156,8 @@ def test_asking_hydra_for_something_else_makes_nothing_either(vac: Vac, given: t
 def test_augmentations_are_looked_at(vac: Vac) -> None:
     given = ("train", "data=coco", "augmentation=strong", "logger=csv")
     refused(vac(*given, "+augmentation.extra={_target_: os.system}"), "augmentation.extra._target_=os.system")
-    refused(vac(*given, "augmentation.transforms=[{_target_: os.system}]"), "transforms.0._target_=os.system")
+    within = "+augmentation.some={_target_: albumentations.OneOf, transforms: [{_target_: os.system}]}"
+    refused(vac(*given, within), "augmentation.some.transforms.0._target_=os.system")
 
 
 @pytest.mark.parametrize("place", ["evaluate", "predict", "report"])

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import SMOKE, Outcome
+from conftest import SMOKE, Outcome, Vac
 from omegaconf import OmegaConf
 
 from vac_lightning.commands import train as command
@@ -71,6 +72,7 @@ def test_results_come_last_so_a_run_that_breaks_has_none(
     assert (run.checkpoints / "last.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_kept_and_another_configuration_is_refused(smoke: Smoke, tmp_path: Path) -> None:
     smoke("transform=none")
     path = tmp_path / "runs" / "shapes" / "Tiny" / "seed=0" / "results.json"
@@ -88,6 +90,7 @@ def test_a_finished_run_is_kept_and_another_configuration_is_refused(smoke: Smok
     assert (path.parent / "abandoned-1" / "results.abandoned.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_set_aside_for_words_that_cannot_be_used(smoke: Smoke, tmp_path: Path) -> None:
     smoke("transform=none")
     run = find_runs([tmp_path / "runs"])[0].path
@@ -107,9 +110,34 @@ def test_the_last_checkpoint_is_the_last_epoch_validated_or_not(smoke: Smoke, tm
     assert metrics["best"]["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_without_a_transform_lambda_makes_no_other_run(smoke: Smoke, tmp_path: Path) -> None:
     assert smoke("-m", "transform=none", "lambda=0,1", "trainer.max_epochs=1").code == 0
     assert len(find_runs([tmp_path / "runs"])) == 1
+
+
+@pytest.mark.slow
+def test_the_clean_protocol_says_what_its_epoch_was_chosen_on(vac: Vac, tmp_path: Path) -> None:
+    root = tmp_path / "coco"
+    for split, count in (("train2014", 20), ("val2014", 4)):
+        (root / split).mkdir(parents=True)
+        for i in range(count):
+            cv2.imwrite(str(root / split / f"{i}.png"), np.full((20, 30, 3), 10 * i, np.uint8))
+        content = {
+            "images": [{"id": i, "file_name": f"{i}.png"} for i in range(count)],
+            "annotations": [{"image_id": i, "category_id": i % 2} for i in range(count)],
+            "categories": [{"id": i, "name": f"c{i}"} for i in range(2)],
+        }
+        (root / f"instances_{split}.json").write_text(json.dumps(content))
+    words = [word for word in SMOKE if "scenes" not in word]
+    given = ["data=coco_clean", f"data.root={root}", "data.holdout=0.25", *words, "backbone=tiny", "batch_size=4"]
+    outcome = vac("train", *given, f"runs_dir={tmp_path / 'runs'}", "transform=none", "trainer.max_epochs=1")
+    assert outcome.code == 0, outcome.err
+    (run,) = find_runs([tmp_path / "runs"])
+    assert run.path.relative_to(tmp_path / "runs").parts[0] == run.results()["experiment"] == "coco_clean"
+    assert run.results()["metrics"]["best"]["chosen_on"] == "val/mAP of split 'holdout'"
+    for split, samples in (("train", 15), ("val", 5), ("test", 4)):
+        assert f"{samples} samples" in vac("evaluate", f"run={run.path}", f"split={split}").out
 
 
 @pytest.mark.slow

@@ -100,7 +100,7 @@ def test_a_process_that_a_short_batch_leaves_without_a_sample_gets_a_filler():
 
 
 @pytest.mark.parametrize("batches", [0, 1, 3, 6])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_training_can_begin_anywhere(batches, workers):
     data = module(num_workers=workers)
     data.start_at(2, batches)
@@ -114,7 +114,7 @@ def test_training_can_begin_anywhere(batches, workers):
     assert len(loader) == 6
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_what_is_drawn_for_a_sample_depends_on_seed_epoch_and_sample_alone(workers):
     def drawn(epoch: int, batches: int = 0, **options) -> dict[int, list[float]]:
         data = module(dataset=Drawing, **options)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from vac_lightning.data.base import DataError
-from vac_lightning.data.decoding import ImageFile, decode, grey
+from vac_lightning.data.images.decoding import ImageFile, decode, grey
 
 
 def noise(height: int = 30, width: int = 40, seed: int = 0) -> np.ndarray:

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from vac_lightning.data.annotations import blame
+from vac_lightning.data.annotations.records import blame
 from vac_lightning.data.base import DataError, collate, fingerprint
-from vac_lightning.data.decoding import ImageFile, decode
+from vac_lightning.data.images.decoding import ImageFile, decode
 from vac_lightning.data.reading import Photo, PhotoIndex, Photos, crop
 
 

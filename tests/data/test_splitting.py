@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vac_lightning.data.splitting import stratified
+from vac_lightning.data.annotations.splitting import stratified
 
 
 @given(st.integers(0, 200), st.integers(0, 8), st.integers(0, 2**31), st.integers(2, 4))

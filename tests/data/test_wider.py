@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vac_lightning.data.annotations.records import collected
 from vac_lightning.data.base import DataError
 from vac_lightning.data.wider import wider
 
@@ -84,6 +85,61 @@ def test_a_box_outside_its_test_image_is_the_whole_image(tmp_path):
     assert photos.source(0) == "Image/test/0--Parade/t1.jpg [500, 3, 10, 12]"
 
 
+@pytest.mark.parametrize(
+    "box", [[5, 5, 0, 9], [5, 5, 9, -2], [-3, 2, 9, 9], [5, -1, 9, 9], [40, 2, 9, 9], [1e300, 0, 9, 9]]
+)
+def test_a_box_that_is_empty_or_starts_outside_is_the_whole_image(tmp_path, box):
+    write(tmp_path, trainval=changed({"bbox": box, "attribute": FIRST}))
+    pixels = Image.open(tmp_path / "Image/val/1--Handshaking/h1.jpg")
+    expected = np.asarray(pixels.resize((16, 16), Image.BICUBIC)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(read(tmp_path)[2].images[0].numpy(), expected)
+
+
+def test_what_is_published_comes_with_a_split(tmp_path):
+    write(tmp_path)
+    published = {split: read(tmp_path, "val", split).published for split in ("train", "val", "trainval", "test")}
+    assert [each.images for each in published.values()] == [5509, 1362, 6871, 6918]
+    assert len(published["trainval"].positive_ratio) == 14 and published["trainval"].positive_ratio[0] == 0.5669
+    assert all(published[split].positive_ratio is None for split in ("train", "val", "test"))
+
+
+def test_an_image_named_twice_has_the_people_of_both(tmp_path):
+    write(tmp_path, trainval=[*TRAINVAL, TRAINVAL[0]])
+    photos = read(tmp_path)
+    assert [photos.source(i) for i in (3, 4)] == [photos.source(i) for i in (0, 1)] and len(photos) == 5
+
+
+def test_all_that_is_broken_is_collected_and_the_rest_is_read(tmp_path):
+    person, broken = TRAINVAL[2]["targets"][0], {"bbox": [0, 0, 9, 9], "attribute": [2]}
+    images = [
+        *TRAINVAL[:2],
+        {"targets": []},
+        {"file_name": "train/../../x.jpg", "targets": [person]},
+        {"file_name": "val/1--Handshaking/h1.jpg", "targets": [broken, person, {}]},
+        {"file_name": "val/no.jpg"},
+        "val/h2.jpg",
+    ]
+    write(tmp_path, trainval=images)
+    with collected() as errors:
+        photos = read(tmp_path)
+    assert [photos.source(i).split("/")[-1] for i in range(len(photos))] == [
+        "p1.jpg [2, 3, 10, 12]",
+        "p1.jpg [35.5, 1, 9, 9]",
+        "h1.jpg [0, 0, 20, 15]",
+    ]
+    assert photos.targets[2].tolist() == [-1, 1, 1, 0] * 3
+    expected = [
+        "image 2: the key 'file_name'",
+        "image 3 names the file",
+        "image val/1--Handshaking/h1.jpg, person 0: a person has",
+        "image val/1--Handshaking/h1.jpg, person 2: the key 'bbox'",
+        "image 5: the key 'targets'",
+        "image 6: ",
+    ]
+    for error, begins in zip(errors, expected, strict=True):
+        assert str(error).split("trainval.json, ")[1].startswith(begins)
+
+
 def test_augmentation_reaches_the_crops(tmp_path):
     write(tmp_path)
     shapes = []
@@ -120,7 +176,16 @@ def changed(person: dict[str, object]) -> list[dict[str, object]]:
         ({"attribute": FIRST}, "'bbox' is missing"),
         ({"bbox": [0, 0, 9], "attribute": FIRST}, "four finite numbers"),
         ({"bbox": [0, 0, 9, float("nan")], "attribute": FIRST}, "four finite numbers"),
+        ({"bbox": [0, 0, 9, float("inf")], "attribute": FIRST}, "four finite numbers"),
+        ({"bbox": [0, 0, 9, 10**400], "attribute": FIRST}, "too large"),
+        ({"bbox": [1e308, 0, 1e308, 1], "attribute": FIRST}, "ends at no finite number"),
+        ({"bbox": [0, 0, "9", 9], "attribute": FIRST}, "must be real number"),
+        ({"bbox": [0, 0, 9, 9, 9], "attribute": FIRST}, "four finite numbers"),
         ({"bbox": None, "attribute": FIRST}, "NoneType"),
+        ({"bbox": [0, 0, 9, 9], "attribute": [*FIRST, 1]}, "13 attributes where attribute_id_map names 12"),
+        ({"bbox": [0, 0, 9, 9], "attribute": [None, *FIRST[1:]]}, "attribute value None"),
+        ({"bbox": [0, 0, 9, 9], "attribute": [0.5, *FIRST[1:]]}, r"attribute value 0\.5"),
+        ({"bbox": [0, 0, 9, 9], "attribute": 1}, "has no len"),
     ],
 )
 def test_a_malformed_person_is_named_with_file_image_and_remedy(tmp_path, person, reason):
@@ -129,7 +194,7 @@ def test_a_malformed_person_is_named_with_file_image_and_remedy(tmp_path, person
         read(tmp_path)
     for words in (
         str(tmp_path / "Anno/wider_attribute_trainval.json"),
-        "val/1--Handshaking/h1.jpg",
+        "val/1--Handshaking/h1.jpg, person 0",
         "fetch it",
     ):
         assert words in str(error.value)
@@ -139,6 +204,10 @@ def test_a_malformed_person_is_named_with_file_image_and_remedy(tmp_path, person
     ("content", "reason"),
     [
         ('{"images": [', "Expecting value"),
+        ("", "Expecting value"),
+        ("[" * 100_000, "recursion depth"),
+        ('{"attribute_id_map": {"0": "Male"}, "images": {"file_name": "x"}}', "image 0: "),
+        ('{"attribute_id_map": ["Male"], "images": []}', "damaged"),
         ('{"images": []}', "'attribute_id_map' is missing"),
         ('{"attribute_id_map": {"0": "Male"}}', "'images' is missing"),
         ('{"attribute_id_map": {"zero": "Male"}, "images": []}', "zero"),

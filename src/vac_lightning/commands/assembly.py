@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["datamodule", "load_task", "run_config", "task", "views"]
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +13,7 @@ from torch import Tensor
 from yaml import YAMLError
 
 from vac_lightning.checkpoints import read_checkpoint
-from vac_lightning.commands.targets import instantiate
+from vac_lightning.commands.targets import instantiate, takes
 from vac_lightning.data.base import check_labels
 from vac_lightning.data.datamodule import DataModule
 from vac_lightning.networks.cam import CAMNetwork
@@ -41,16 +42,19 @@ def datamodule(
     )
 
 
-def task(config: DictConfig, labels: Sequence[str], positive_ratio: Tensor, pretrained: bool = True) -> VACTask:
-    """The task; `pretrained` off where a checkpoint's weights follow and none need be fetched."""
-    untrained = {"weights": None, "pretrained": False}
-    changes = {} if pretrained else {word: off for word, off in untrained.items() if word in config.backbone}
-    backbone = instantiate(config.backbone, "backbone", **changes)
+def task(
+    config: DictConfig, labels: Sequence[str], positive_ratio: Tensor, channels: int = 3, pretrained: bool = True
+) -> VACTask:
+    """The task for images of so many channels; `pretrained` off where a checkpoint's weights follow.
+
+    Raises:
+        ValueError: the backbone takes no images of so many channels, or a word of the configuration is out of range.
+    """
+    network = _network(config, len(labels), channels, pretrained)
     if config.scheduler is not None and config.scheduler["_target_"].endswith("ReduceLROnPlateau"):
         raise ValueError(
             "scheduler: ReduceLROnPlateau follows a metric, from which a killed run could not go on exactly"
         )
-    network = CAMNetwork(backbone, len(labels), detach=config.detach)
     return VACTask(
         network,
         views(config),
@@ -65,6 +69,7 @@ def task(config: DictConfig, labels: Sequence[str], positive_ratio: Tensor, pret
         protocol=config.protocol,
         seed=config.seed,
         channels_last=config.channels_last,
+        channels=channels,
     )
 
 
@@ -100,12 +105,36 @@ def load_task(run: Run, config: DictConfig, checkpoint: str = "best") -> VACTask
     state = read_checkpoint(path)
     try:
         labels, weights = tuple(state["labels"]), dict(state["state_dict"])
+        channels = int(state.get("channels", 3))  # of checkpoints from before there were others
+        if channels < 1:
+            raise ValueError
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a checkpoint of vac train, and was not loaded") from error
     check_labels(labels)
-    loaded = task(config, labels, torch.zeros(len(labels)), pretrained=False)
+    loaded = task(config, labels, torch.zeros(len(labels)), channels, pretrained=False)
     try:
         loaded.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the network that {run.path}/.hydra/config.yaml describes") from error
     return loaded
+
+
+def _network(config: DictConfig, labels: int, channels: int, pretrained: bool) -> CAMNetwork:
+    """The network; one of the user's own that knows no word in_channels must take such images by itself."""
+    changes: dict[str, Any] = {}
+    if not pretrained:
+        changes = {word: off for word, off in (("weights", None), ("pretrained", False)) if word in config.backbone}
+    told = "in_channels" in config.backbone or (channels != 3 and takes(config.backbone, "backbone", "in_channels"))
+    if told:
+        changes["in_channels"] = channels
+    backbone = instantiate(config.backbone, "backbone", **changes)
+    network = CAMNetwork(backbone, labels, detach=config.detach, in_channels=channels)
+    if channels != 3 and not told:
+        try:
+            network.grid(views(config).size)
+        except RuntimeError as error:
+            raise ValueError(
+                f"backbone={config.backbone['_target_']}: the images have {channels} channels, which it does not take:"
+                " give it an argument in_channels, the number that its first layer takes"
+            ) from error
+    return network

@@ -55,15 +55,16 @@ class _Scored:
 def _of_run(config: DictConfig) -> _Scored:
     import pytorch_lightning as pl
 
-    from vac_lightning.commands import assembly
+    from vac_lightning.commands import assembly, omissions
 
     app.quieten()
     with app.usage():
         run = Run(Path(config.run))
         trained = assembly.run_config(run)
         changes = {word: config[word] for word in ("batch_size", "num_workers") if config[word] is not None}
-        if config.data.root is not None:
-            changes["data"] = {"root": config.data.root}
+        changes["data"] = {word: value for word, value in config.data.items() if value is not None}
+        if OmegaConf.select(trained, "data.augmentation") is not None:
+            changes["data"]["augmentation"] = None  # of the train split too
         trained = DictConfig(OmegaConf.merge(trained, changes))
         task = assembly.load_task(run, trained, config.checkpoint)
         if config.top_k is not None and config.top_k > len(task.labels):
@@ -71,6 +72,10 @@ def _of_run(config: DictConfig) -> _Scored:
         data = assembly.datamodule(trained, task.views.sizes[:1])
         if data.split(config.split).labels != task.labels:
             raise ValueError(f"run={run.path}: its {len(task.labels)} labels are not those of this data set")
+        if data.channels != task.channels:
+            raise ValueError(
+                f"run={run.path}: its images have {task.channels} channels, those of this data set {data.channels}"
+            )
     trainer = pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -90,6 +95,8 @@ def _of_run(config: DictConfig) -> _Scored:
     if config.out is not None:
         Run(Path(config.out)).write_predictions(index, logits, targets)
     title = f"{run.path}: {config.checkpoint} epoch, {config.split} split"
+    if (left_out := omissions.told(run, data, config.split)) is not None:
+        title += f", {left_out}"
     return _Scored(title, task.labels, logits, targets, trained.protocol)
 
 

@@ -1,4 +1,8 @@
-"""`vac predict PHOTO...`: labels, scores and heatmap overlays of photographs."""
+"""`vac predict PHOTO...`: labels, scores and heatmap overlays of photographs.
+
+A network of one channel sees a photograph's grey, the brightest of its colours; one of other than 3 a sample of as many
+files, a channel each, joined by commas: red.png,green.png,blue.png,yellow.png.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,16 @@ __all__ = ["main", "predict"]
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from vac_lightning.commands import app, words
 from vac_lightning.names import shown
 from vac_lightning.runs import Run
+
+if TYPE_CHECKING:
+    from vac_lightning.data.images.decoding import Pixels
 
 
 def main() -> int:
@@ -25,19 +33,16 @@ def predict(config: DictConfig) -> None:
     from rich.table import Table
 
     from vac_lightning.commands import assembly
-    from vac_lightning.data.decoding import decode
     from vac_lightning.data.reading import squashed
-    from vac_lightning.report.figures import overlays
+    from vac_lightning.report.figures import overlays, rgb
 
     with app.usage():
         if not config.photos:
             raise ValueError("no photograph given: vac predict PHOTO... run=RUN")
-        for path in config.photos:
-            if not Path(path).is_file():
-                raise ValueError(f"{path}: no such photograph; give paths of image files")
-        photos = [(Path(path), decode(path, upright=True)) for path in config.photos]
+        samples = [_files(photo) for photo in config.photos]
         run = Run(Path(config.run))
         task = assembly.load_task(run, assembly.run_config(run), config.checkpoint).eval()
+        photos = [(files[0], _pixels(files, task.channels)) for files in samples]
     console = app.console()
     side = task.views.size
     taken: set[str] = set()
@@ -60,8 +65,35 @@ def predict(config: DictConfig) -> None:
         captions = [
             f"{task.labels[j]} {score:.2f}" for score, j in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         ]
-        overlays(target, photo, output.heatmaps[0, top.indices].float().numpy(), captions)
+        overlays(target, rgb(photo), output.heatmaps[0, top.indices].float().numpy(), captions)
         console.print(f"overlays: {target}", soft_wrap=True)
+
+
+def _files(photo: str) -> list[Path]:
+    """The files of a sample: one, whose name may hold commas, or several joined by commas."""
+    files = [Path(photo)] if Path(photo).is_file() else [Path(part) for part in photo.split(",")]
+    for path in files:
+        if not path.is_file():
+            raise ValueError(f"{path}: no such photograph; give paths of image files")
+    return files
+
+
+def _pixels(files: list[Path], channels: int) -> Pixels:
+    """A sample as the network takes it, uint8 (H, W, C)."""
+    import numpy as np
+
+    from vac_lightning.data.images.decoding import decode, grey
+
+    names = ",".join(map(str, files))
+    if len(files) != channels and (len(files), channels) != (1, 3):
+        remedies = {1: "give one photograph a sample", 3: "give a photograph, or 3 files, joined by commas"}
+        remedy = remedies.get(channels, f"give the {channels} files of a sample, a channel each, joined by commas")
+        raise ValueError(f"{names}: the network takes images of {channels} channels: {remedy}")
+    parts = [decode(path, upright=True) for path in files]
+    if len({part.shape for part in parts}) > 1:
+        sizes = ", ".join(f"{part.shape[1]} x {part.shape[0]}" for part in parts)
+        raise ValueError(f"{names}: the files of a sample differ in size ({sizes})")
+    return parts[0] if channels == 3 and len(parts) == 1 else np.stack([grey(part) for part in parts], -1)
 
 
 if __name__ == "__main__":

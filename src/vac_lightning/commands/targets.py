@@ -8,7 +8,7 @@ is called, because every module carries others along (`vac_lightning.losses.torc
 
 from __future__ import annotations
 
-__all__ = ["VOUCHED", "check", "check_hydra", "instantiate"]
+__all__ = ["VOUCHED", "check", "check_hydra", "instantiate", "takes"]
 
 import ast
 import inspect
@@ -123,6 +123,23 @@ def instantiate(node: DictConfig | None, word: str, **changes: Any) -> Any:
     return hydra.utils.instantiate(plain, **changes, _convert_="all")
 
 
+def takes(node: DictConfig, word: str, argument: str) -> bool:
+    """Whether the target at a word takes an argument of this name.
+
+    Raises:
+        HydraException: the target is not allowed.
+    """
+    target = node["_target_"]
+    if not _is_allowed(target):
+        raise _refusal(f"{word}._target_", target)
+    _check_object(f"{word}._target_", target)
+    try:
+        parameters = inspect.signature(_locate(target)).parameters.values()
+    except ValueError:  # builtins may have none
+        return False
+    return any(p.name == argument or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
 def _leaves(value: Any, word: str = "", key: str = "") -> Iterator[tuple[str, str, Any]]:
     """Every value that is no mapping or list, with its word and the last key of it."""
     if isinstance(value, Mapping):
@@ -177,7 +194,8 @@ def _public(module: str) -> frozenset[str]:
     """The public names of one of our modules that may be a target, read from its file without importing it."""
     package, _, room = module.partition(".")
     file = Path(__file__).parents[1].joinpath(*room.split(".")).with_suffix(".py") if room else Path()
-    if package != "vac_lightning" or room.partition(".")[0] not in OWN or not file.is_file():
+    # Not what lies deeper in a room, which keeps files and writes lists.
+    if package != "vac_lightning" or room.partition(".")[0] not in OWN or room.count(".") > 1 or not file.is_file():
         return frozenset()
     for statement in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and [*map(ast.unparse, statement.targets)] == ["__all__"]:

@@ -62,7 +62,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
 
     from vac_lightning.callbacks import PredictionWriter, Throughput
     from vac_lightning.checkpoints import CheckpointFiles, Checkpoints, resume_point
-    from vac_lightning.commands import assembly
+    from vac_lightning.commands import assembly, omissions
     from vac_lightning.commands.failures import explained
     from vac_lightning.commands.folder import prepare
 
@@ -72,7 +72,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
         data = assembly.datamodule(config, assembly.views(config).sizes, _limits(config))
         data.setup("fit")
         data.setup("test")
-        task = assembly.task(config, data.labels, data.positive_ratio)
+        task = assembly.task(config, data.labels, data.positive_ratio, data.channels)
         task.plan(epoch=0, batch=0)  # sizes and transforms that do not suit the network show here, not an epoch later
         identity = {"config": plain, "config_hash": config_hash(plain), "data_fingerprint": data.fingerprints()}
         anew = run.finished and config.resume in ("auto", True)  # it is only here to be overwritten
@@ -96,6 +96,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
         # All is known to be good: only now is a finished run set aside, where it is to be, and anything written.
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             prepare(run, config, start)
+            omissions.write(run, data)
         trainer.loggers = _loggers(run, config, plain, start)
     accelerator = trainer.accelerator.__class__.__name__
     log.info("%s: %d samples, %d labels, %s", run.path, len(data.split("train")), len(data.labels), accelerator)
@@ -117,6 +118,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
                 "images_per_s": sorted(throughput.rates)[len(throughput.rates) // 2] if throughput.rates else None,
                 "resumed_at_steps": checkpoints.resumed_at_steps,
                 "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+                **omissions.counts(data),
             }
             run.write_results(results)
             (run.checkpoints / "previous.ckpt").unlink(missing_ok=True)
@@ -177,10 +179,17 @@ def _already_done(run: Run, plain: dict[str, Any]) -> float:
 
 
 def _with_absolute_root(config: DictConfig) -> DictConfig:
-    """The configuration with data.root absolute, so that the run can be evaluated from any folder."""
-    if config.data.get("root") is None:
+    """The configuration with data.root absolute, so that the run can be evaluated from any folder.
+
+    A table without a root is given its folder for one, so that both are found where data.root= says they lie now.
+    """
+    root, table = config.data.get("root"), config.data.get("table")
+    if root is None and table is None:
         return config
-    merged = OmegaConf.merge(config, {"data": {"root": str(Path(config.data.root).expanduser().absolute())}})
+    if root is None:
+        root, table = Path(table).parent, Path(table).name
+    where = {"root": str(Path(root).expanduser().absolute()), **({} if table is None else {"table": table})}
+    merged = OmegaConf.merge(config, {"data": where})
     assert isinstance(merged, DictConfig)
     return merged
 

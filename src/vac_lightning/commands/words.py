@@ -117,6 +117,8 @@ def check(config: DictConfig) -> None:
             raise HydraException(f"protocol={config.protocol}: expected {known}; all of them is for vac evaluate")
     if "backbone" in config and OmegaConf.is_missing(config.backbone, "name"):
         raise HydraException("backbone.name is needed: say backbone.name=MODEL, such as vit_small_patch16_224")
+    if "data" in config and OmegaConf.is_missing(config.data, "table"):
+        raise HydraException("data.table is needed: say data.table=FILE, a .csv, .tsv or .parquet of samples")
     if config.get("augmentation") is not None and "augmentation" not in config.data:
         raise HydraException("augmentation: this data set takes none; leave the word out")
     transform = OmegaConf.select(config, "transform", default=_ABSENT)
@@ -230,6 +232,8 @@ _WITH_A_VALUE = (
 _ABSENT = object()
 _LONGEST = 200  # bytes of a name; file systems allow 255, and files beside it need some
 _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "data.cache": ("true or false", lambda value: value is None or isinstance(value, bool)),
+    "data.cache_format": ("raw or jpeg", lambda value: value in ("raw", "jpeg")),
     "lambda": ("a number of at least 0", _number),
     "seed": ("a whole number of at least 0", _whole(0)),
     "batch_size": ("a whole number of at least 1", lambda value: value is None or _whole(1)(value)),
@@ -243,6 +247,12 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "detach": ("true or false", lambda value: isinstance(value, bool)),
     "channels_last": ("true or false", lambda value: isinstance(value, bool)),
     "norm": ("mse (authors' code) or l2 (the paper's formula)", lambda value: value in ("mse", "l2")),
+    "data.crowd": ("true or false", lambda value: isinstance(value, bool)),
+    "data.holdout": (
+        "a share between 0 and 1, or null",
+        lambda value: value is None or (_number(value) and 0 < value < 1),
+    ),
+    "data.holdout_seed": ("a whole number of at least 0", _whole(0)),
     "devices": ("a whole number of at least 1", _whole(1)),
     "checkpoints.every_n_steps": ("a whole number of at least 1, or null", lambda v: v is None or _whole(1)(v)),
     "checkpoints.every_n_minutes": ("a number of at least 0, or null", lambda value: value is None or _number(value)),
@@ -262,6 +272,9 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "run": ("one run folder", lambda value: not isinstance(value, ListConfig)),
     "predictions": ("one predictions.npz", lambda value: not isinstance(value, ListConfig)),
     "top_k": ("a whole number of at least 1, or null", lambda value: value is None or _whole(1)(value)),
+    "strict": ("true or false", lambda value: isinstance(value, bool)),
+    "threads": ("a whole number of at least 1, or null", lambda value: value is None or _whole(1)(value)),
+    "top": ("a whole number from 1 to 100", lambda value: _whole(1)(value) and value <= 100),
     "split": ("train, val or test", lambda value: value in ("train", "val", "test")),
     "checkpoint": ("best or last", lambda value: value in ("best", "last")),
 }

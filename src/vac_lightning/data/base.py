@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FILLER", "Batch", "DataError", "Dataset", "Sample", "check_labels", "collate", "fingerprint"]
+__all__ = ["FILLER", "Batch", "DataError", "Dataset", "Published", "Sample", "check_labels", "collate", "fingerprint"]
 
 import hashlib
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class DataError(ValueError):
 class Sample(NamedTuple):
     """One sample as a data set returns it.
 
-    images: uint8 (3, H, W), one per source size, largest first.
+    images: uint8 (C, H, W), one per source size, largest first.
     targets: int8 (L,) of 1 (positive), 0 (negative), -1 (unspecified).
     index: the sample's position in its split, or FILLER.
     """
@@ -38,7 +38,7 @@ class Sample(NamedTuple):
 class Batch(NamedTuple):
     """What a data module hands to a task.
 
-    images: uint8 (B, 3, H, W), or a list of them, one per source size, largest first.
+    images: uint8 (B, C, H, W), or a list of them, one per source size, largest first.
     targets: int8 (B, L) of 1, 0, -1 (unspecified).
     index: int64 (B,), positions in the split; makes evaluation exact whatever the sampler repeats.
     """
@@ -46,6 +46,19 @@ class Batch(NamedTuple):
     images: Tensor | list[Tensor]
     targets: Tensor
     index: Tensor  # type: ignore[assignment]
+
+
+class Published(NamedTuple):
+    """What the authors of a data set say of one split, to check a copy of it against; None where they say nothing.
+
+    images: files of images.
+    samples: samples, more than images where an image has several.
+    positive_ratio: p (L,), the share of samples that are positive for each label.
+    """
+
+    images: int | None = None
+    samples: int | None = None
+    positive_ratio: tuple[float, ...] | None = None
 
 
 class Dataset(Protocol):

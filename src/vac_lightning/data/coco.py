@@ -4,16 +4,19 @@ from __future__ import annotations
 
 __all__ = ["coco"]
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vac_lightning.data.annotations import below, blame
-from vac_lightning.data.base import DataError
-from vac_lightning.data.reading import Photo, Photos
+from vac_lightning.data.annotations.indexing import indexed
+from vac_lightning.data.annotations.instances import presence
+from vac_lightning.data.annotations.records import record
+from vac_lightning.data.annotations.splitting import stratified
+from vac_lightning.data.base import DataError, Published
+from vac_lightning.data.reading import PhotoIndex, Photos
 
 
 def coco(
@@ -24,76 +27,128 @@ def coco(
     splits: Mapping[str, str],
     annotations: str | None = None,
     images: str | None = None,
+    crowd: bool = True,
+    holdout: float | None = None,
+    holdout_seed: int = 0,
+    cache_dir: str | None = None,
     **options: Any,
 ) -> Photos:
     """One split of a data set in COCO's format.
 
     Every category of the file is a label, in the order of their ids, and every image is a sample. A label is
-    positive where the image has any annotation of it, a crowd too, and negative elsewhere, also in images
-    without annotations: the presence the paper evaluates, as the authors' code reads it.
+    positive where the image has any annotation of it and negative elsewhere, also in images without annotations:
+    the presence the paper evaluates, as the authors' code reads it.
 
     role: "train", "val" or "test"; `splits` maps it to a split's name, such as "train2014".
     sizes: sides in pixels of the square images a sample holds.
     root: the folder that the patterns are relative to.
-    annotations: pattern of the instances file, by default "annotations/instances_{split}.json".
+    annotations: pattern of the instances file, by default "annotations/instances_{split}.json", else
+        "instances_{split}.json". Where one file is that of several splits, see `_of_split`.
     images: pattern of the image folder, by default "{split}", else "images/{split}".
+    crowd: whether annotations of crowds count, as they do in the paper.
+    holdout: the share of the training split that becomes the split "holdout", alike in its labels.
+    holdout_seed: of what is held out.
+    cache_dir: where the index of a large instances file is kept, see `kept_folder`.
     options: those of Photos: how an image is read.
 
     Raises:
         DataError: an unknown role; files that are missing, malformed, or name unknown images or
             categories or files outside their folder.
+        ValueError: a holdout that is no share, or that no role uses.
     """
     split = splits.get(role)
     if not split:
         known = ", ".join(map(repr, splits))
         raise DataError(f"role={role!r} has no split: use one of {known}, or add it to data.splits")
+    source = split
+    if holdout is not None:
+        _check_holdout(holdout, splits)
+        source = splits["train"] if split == _HOLDOUT else split
     base = Path(root).expanduser()
-    patterns = [images] if images else ["{split}", "images/{split}"]
-    folders = [base / pattern.replace("{split}", split) for pattern in patterns]
-    folder = next(filter(Path.is_dir, folders), None)
-    file = base / (annotations or "annotations/instances_{split}.json").replace("{split}", split)
-    missing = [] if file.is_file() else [str(file)]
-    missing += [] if folder else [" or ".join(map(str, folders))]
-    if folder is None or missing:
-        raise DataError(f"not found: {' and '.join(missing)}. {_remedy(split)}")
-    with blame(file):
-        labels, names, targets = _index(json.loads(file.read_bytes()), file)
-        photos = [Photo(folder / below(folder, name, f"{file}, image {i}")) for i, name in enumerate(names)]
-    if not (first := folder / names[0]).is_file():
-        raise DataError(f"not found: {first}, the first image that {file} names. {_remedy(split)}")
-    return Photos(photos, targets, labels, sizes, base, role=role, **options)
+    file, folder = _found(base, source, annotations, images)
+    index = indexed(file, f"coco crowd={crowd}", lambda: presence(file, folder, crowd), cache_dir)
+    own = np.arange(len(index.names))
+    shared = {*splits.values()} - ({_HOLDOUT} if holdout is not None else set())
+    if annotations and "{split}" not in annotations and len(shared) > 1:
+        own = own[_of_split(source, shared, index.names, base, images, file)]
+    if not len(own):
+        raise DataError(f"{file} has no image of the split {source!r}: check data.splits and data.images")
+    with record(file):
+        first = folder / index.names[int(own[0])]
+        if options.get("on_bad_image") != "skip" and not first.is_file():
+            raise DataError(f"not found: {first}, the first image that {file} names. {_remedy(source)}")
+    published = None if annotations else _PUBLISHED.get(source)
+    if holdout is not None and source == splits["train"]:
+        parts = stratified(index.targets[own], (1 - holdout, holdout), holdout_seed)
+        own, published = own[(parts == 1) == (split == _HOLDOUT)], None
+    names = [index.names[i] for i in own.tolist()]
+    photos = PhotoIndex(folder, names, np.arange(len(names), dtype=np.int32))
+    options = {"role": role, "cache_dir": cache_dir, "published": published} | options
+    return Photos(photos, index.targets[own], index.labels, sizes, base, **options)
 
 
-def _index(content: dict[str, Any], file: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """Labels (L), image names (N) and targets int8 (N, L) of an instances file."""
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    images, annotations = content["images"], content["annotations"]
-    if not images or not categories:
-        count = f"{len(images)} images and {len(categories)} categories"
-        raise DataError(f"{file} holds {count}: give it at least one of both")
-    rows = _positions(annotations, "image_id", images, "images", file)
-    columns = _positions(annotations, "category_id", categories, "categories", file)
-    targets = np.zeros((len(images), len(categories)), np.int8)
-    targets[rows, columns] = 1
-    labels = [str(category["name"]) for category in categories]
-    return labels, [image["file_name"] for image in images], targets
+_HOLDOUT = "holdout"
+_PUBLISHED = {
+    split: Published(images=count, samples=count)
+    for split, count in (("train2014", 82783), ("val2014", 40504), ("train2017", 118287), ("val2017", 5000))
+}
 
 
-def _positions(
-    annotations: list[dict[str, Any]], key: str, records: list[dict[str, Any]], kind: str, file: Path
-) -> np.ndarray:
-    """For every annotation, the position among `records` of the one whose id is its `key`."""
-    position = {record["id"]: i for i, record in enumerate(records)}
-    if len(position) < len(records):
-        raise DataError(f"{file}: {len(records)} {kind} share {len(position)} ids: give each its own id")
-    found = np.fromiter((position.get(a[key], -1) for a in annotations), np.int64, len(annotations))
-    if (found < 0).any():
-        stray = annotations[int(found.argmin())]
-        raise DataError(
-            f"{file}: annotation {stray.get('id')} has {key} {stray[key]!r}, which is no id "
-            f"of its {kind}: remove the annotation, or add what it refers to"
+def _check_holdout(holdout: float, splits: Mapping[str, str]) -> None:
+    if not 0 < holdout < 1:
+        raise ValueError(f"data.holdout={holdout}: expected a share between 0 and 1, or null")
+    if splits.get("train") in (None, _HOLDOUT) or _HOLDOUT not in splits.values():
+        raise ValueError(
+            f"data.holdout={holdout}: say data.splits.val=holdout to select on what is held out of the training split, "
+            "or data.holdout=null"
         )
-    return found
+
+
+def _found(base: Path, split: str, annotations: str | None, images: str | None) -> tuple[Path, Path]:
+    """The instances file of a split and the folder of its images."""
+    patterns = [annotations] if annotations else ["annotations/instances_{split}.json", "instances_{split}.json"]
+    files = [base / pattern.replace("{split}", split) for pattern in patterns]
+    folders = _folders(base, split, images)
+    file, folder = next(filter(Path.is_file, files), None), next(filter(Path.is_dir, folders), None)
+    if file is None or folder is None:
+        missing = [places for found, places in ((file, files), (folder, folders)) if found is None]
+        raise DataError(f"not found: {' and '.join(' or '.join(map(str, each)) for each in missing)}. {_remedy(split)}")
+    return file, folder
+
+
+def _folders(base: Path, split: str, images: str | None) -> list[Path]:
+    patterns = [images] if images else ["{split}", "images/{split}"]
+    return [base / pattern.replace("{split}", split) for pattern in patterns]
+
+
+def _of_split(
+    split: str, splits: set[str], names: Sequence[str], base: Path, images: str | None, file: Path
+) -> NDArray[np.bool_]:
+    """Which images, of a file that several splits share, are one split's, bool (N,).
+
+    They are those that lie in its folder; where all splits have one folder, those whose name begins with the split.
+
+    Raises:
+        DataError: an image that belongs to no split.
+    """
+    folders = {each: _folders(base, each, images) for each in sorted(splits)}
+    by_name = images is not None and "{split}" not in images
+    mine = np.zeros(len(names), np.bool_)
+    for i, name in enumerate(names):
+        with record(file):
+            own = {
+                each
+                for each, places in folders.items()
+                if (name.startswith(f"{each}/") if by_name else any((place / name).is_file() for place in places))
+            }
+            if not own:
+                kind = "begins with none of" if by_name else "lies in the folder of none of"
+                raise DataError(
+                    f"{file}: image {i}, {name!r}, {kind} {', '.join(folders)}, the splits that share the file: add it "
+                    "there, take the record out, or set data.images to a pattern such as photos/{split}"
+                )
+            mine[i] = split in own
+    return mine
 
 
 def _remedy(split: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -63,6 +64,7 @@ class DataModule(pl.LightningDataModule):
         if num_workers:
             start_server()
         self._splits: dict[str, Dataset] = {}
+        self._channels = 0
         self._readers: list[Reader] = []
         self._start = (0, 0)
 
@@ -80,6 +82,14 @@ class DataModule(pl.LightningDataModule):
                         f"the {role} split has {len(dataset.labels)} labels, the {other} split {len(known.labels)}, or"
                         " they differ by name or order: use annotation files of the same label set"
                     )
+            with isolate_rng(include_cuda=False):  # what is drawn for it is put back: a run must not depend on it
+                first = dataset[0]  # where no image can be read, that is told here, before anything is trained
+            self._channels = self._channels or len(first.images[0])
+            if len(first.images[0]) != self._channels:
+                raise DataError(
+                    f"the images of the {role} split have {len(first.images[0])} channels, those of the other splits"
+                    f" {self._channels}: give all splits the same"
+                )
             self._splits[role] = dataset
         return self._splits[role]
 
@@ -87,6 +97,13 @@ class DataModule(pl.LightningDataModule):
     def labels(self) -> tuple[str, ...]:
         """The L label names."""
         return (next(iter(self._splits.values()), None) or self.split("train")).labels
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels of the images."""
+        if not self._channels:
+            self.split("train")
+        return self._channels
 
     @property
     def positive_ratio(self) -> Tensor:

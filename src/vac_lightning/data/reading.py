@@ -1,28 +1,31 @@
-"""Photographs from disk: decoded, cropped to a box, squashed to every source size."""
+"""Photographs from disk as a data set: cropped to a box, squashed to every source size, kept where that is asked."""
 
 from __future__ import annotations
 
-__all__ = ["Augmentation", "Box", "Photo", "PhotoIndex", "Photos", "corners", "crop", "squashed"]
+__all__ = ["Box", "Photo", "PhotoIndex", "Photos", "corners", "crop", "squashed"]
 
 import math
-import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
+import PIL
+import simplejpeg
 import torch
 import torch.utils.data
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from vac_lightning.data.base import DataError, Sample
-from vac_lightning.data.decoding import ImageFile, Pixels, grey
-
-Box: TypeAlias = tuple[float, float, float, float]
-Augmentation: TypeAlias = Callable[..., Mapping[str, Any]]
-Reading: TypeAlias = Literal["paper", "fast"]
+from vac_lightning.data.augmentation import Augmentation, augment
+from vac_lightning.data.base import DataError, Published, Sample
+from vac_lightning.data.images.cropping import Box, Reading, corners, crop, squashed
+from vac_lightning.data.images.decoding import ImageFile, Pixels, grey
+from vac_lightning.data.images.screening import LeftOut, screened
+from vac_lightning.data.keeping.cache import CropCache, Format
+from vac_lightning.data.keeping.keys import crop_keys
 
 
 class Photo(NamedTuple):
@@ -50,7 +53,7 @@ class PhotoIndex(Sequence[Photo]):
     ) -> None:
         self.folder = folder
         self.names = list(names)
-        self.files = files.astype(np.int32, copy=False).reshape(len(files), -1)
+        self.files = (files if files.ndim == 2 else files[:, None]).astype(np.int32, copy=False)
         self.boxes = np.full((len(files), 4), np.nan) if boxes is None else boxes
 
     @classmethod
@@ -65,8 +68,11 @@ class PhotoIndex(Sequence[Photo]):
         return cls(Path(), list(position), np.array(files, np.int32), np.array(boxes, np.float64).reshape(-1, 4))
 
     def take(self, keep: NDArray[Any]) -> PhotoIndex:
-        """The photos at these positions, or where a mask (N,) is true."""
-        return PhotoIndex(self.folder, self.names, self.files[keep], self.boxes[keep])
+        """The photos at these positions, or where a mask (N,) is true; names of no others are kept."""
+        used, files = np.unique(self.files[keep], return_inverse=True)
+        names = [self.names[file] for file in used.tolist()]
+        files = files.reshape(-1, self.files.shape[1])
+        return PhotoIndex(self.folder, names, files.astype(np.int32), self.boxes[keep])
 
     def __len__(self) -> int:
         return len(self.files)
@@ -100,11 +106,17 @@ class Photos(torch.utils.data.Dataset[Sample]):
     merge: of a photo of several files, "stack" makes each a channel; "rgb" takes them for red, green, blue and,
         where there is a fourth, yellow, half of which is added to red and to green.
     augmentation: an albumentations transform of the crop, uint8 (H, W, C), before it is squashed; in training only.
+    cache: keep the squashed crops of all samples between runs, and make those that are missing now; see `CropCache`.
+    cache_format: "raw", or "jpeg": smaller, slower, and other pixels by a little.
     cache_dir: where what is kept between runs lies, see `kept_folder`.
+    on_bad_image: "raise" where an image that cannot be read is met, or "skip": inspect all of them first, and leave
+        out the samples of those; `left_out` then lists them, out of `inspected` files.
+    published: what is published of this split.
 
     Raises:
-        ValueError: `targets` is not (N, L), `sizes` is not one or more positive sides, or a word is not one of those
-            above.
+        ValueError: `targets` is not (N, L), `sizes` is not one or more positive sides, a word is not one of those
+            above, or augmentation is to change crops that are kept as they are.
+        DataError: no sample is left; there is no place for the cache, or a file of it cannot be read.
     """
 
     def __init__(
@@ -120,19 +132,34 @@ class Photos(torch.utils.data.Dataset[Sample]):
         upright: bool = False,
         merge: Literal["stack", "rgb"] = "stack",
         augmentation: Augmentation | None = None,
+        cache: bool = False,
+        cache_format: Format = "raw",
         cache_dir: str | None = None,
+        on_bad_image: Literal["raise", "skip"] = "raise",
+        published: Published | None = None,
     ) -> None:
         if targets.shape != (shape := (len(photos), len(labels))):
             raise ValueError(f"targets is {targets.shape}: give a row a photo and a column a label, {shape}")
         if not sizes or min(sizes) < 1:
             raise ValueError(f"sizes={list(sizes)}: give one or more sides in pixels, such as [224, 192]")
-        for word, value, known in (("reading", reading, ("paper", "fast")), ("merge", merge, ("stack", "rgb"))):
-            if value not in known:
-                raise ValueError(f"data.{word}={value}: choose {' or '.join(known)}")
+        words: dict[str, Any] = {"reading": reading, "merge": merge, "on_bad_image": on_bad_image}
+        for word, value in (words | {"cache": cache, "cache_format": cache_format}).items():
+            if value not in _WORDS[word]:
+                raise ValueError(f"data.{word}={value}: choose {' or '.join(map(str, _WORDS[word])).lower()}")
         if merge == "rgb" and any(not isinstance(path, Path) and len(path) not in (3, 4) for path, _ in photos[:1]):
             raise ValueError("data.merge=rgb: give red, green, blue and, where there is one, yellow, or take stack")
         self.photos = photos if isinstance(photos, PhotoIndex) else PhotoIndex.of(photos)
         self.targets = targets.astype(np.int8, copy=False)
+        self.on_bad_image = on_bad_image
+        self.inspected, self.left_out = 0, list[LeftOut]()
+        if on_bad_image == "skip":
+            index = self.photos
+            self.inspected = len(np.unique(index.files))
+            keep, self.left_out = screened(
+                index.folder, index.names, index.files, root=root, upright=upright, cache_dir=cache_dir
+            )
+            if self.left_out:
+                self.photos, self.targets = index.take(keep), self.targets[keep]
         self.labels = tuple(labels)
         self.sizes = tuple(sorted(sizes, reverse=True))
         self.root = root
@@ -141,7 +168,14 @@ class Photos(torch.utils.data.Dataset[Sample]):
         self.merge = merge
         self.augmentation = augmentation if role == "train" else None
         self.cache_dir = cache_dir
+        self.published = published
         self._last: tuple[Any, tuple[ImageFile, ...]] | None = None
+        if cache and self.augmentation is not None:
+            raise ValueError(
+                "data.cache=true keeps crops squashed, and in training augmentation needs them at native resolution:"
+                " say augmentation=none, or data.cache=false"
+            )
+        self.cache = self._filled_cache(cache_format) if cache else None
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -157,10 +191,12 @@ class Photos(torch.utils.data.Dataset[Sample]):
 
     def images(self, index: int) -> list[Tensor]:
         """The images of sample `index`, uint8 (C, s, s), largest first."""
-        pixels = self.crop(index)
-        if self.augmentation is not None:
-            pixels = _augmented(pixels, self.augmentation)
-        return [squashed(pixels, size, self.reading) for size in self.sizes]
+        if self.cache is None:
+            return self._read(index, self.sizes)
+        kept = self.cache.images(index)
+        if kept is not None:
+            return kept
+        return [self.cache.as_kept(image) for image in self._read(index, self.sizes)]
 
     def crop(self, index: int) -> Pixels:
         """The box of sample `index`, uint8 (H, W, C): of native resolution, or, read fast, at least as large as the
@@ -187,6 +223,26 @@ class Photos(torch.utils.data.Dataset[Sample]):
         )
         return name if box is None else f"{name} [{', '.join(f'{value:.12g}' for value in box)}]"
 
+    def _read(self, index: int, sizes: Sequence[int]) -> list[Tensor]:
+        """The images of sample `index` at these sizes from its files, uint8 (C, s, s)."""
+        pixels = self.crop(index)
+        if self.augmentation is not None:
+            pixels = augment(self.augmentation, pixels).image
+        return [squashed(pixels, size, self.reading) for size in sizes]
+
+    def _filled_cache(self, format: Format) -> CropCache:
+        files = self.photos.files
+        channels = files.shape[1] if self.merge == "stack" and files.shape[1] > 1 else 3
+        made_by = [simplejpeg.__version__, PIL.__version__]
+        if self.reading == "fast":  # which decodes no more than its largest size needs
+            made_by += [torch.__version__, str(self.sizes[0])]
+        manner = [self.reading, self.upright, self.merge, channels, format, *made_by]
+        names = [os.path.join(self.photos.folder, name) for name in self.photos.names]  # noqa: PTH118
+        keys = crop_keys(names, files, self.photos.boxes, self.sizes, manner)
+        cache = CropCache(self.root, keys, self.sizes, channels, format, self.cache_dir)
+        cache.fill(files, lambda: copy(self)._read)  # each with a last file of its own
+        return cache
+
     def _opened(self, path: Path | tuple[Path, ...]) -> tuple[ImageFile, ...]:
         """The files of a photo; the last one's stay open, because people of a scene follow one another in its order."""
         if self._last is None or self._last[0] != path:
@@ -197,56 +253,6 @@ class Photos(torch.utils.data.Dataset[Sample]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}
-
-
-def crop(file: ImageFile, box: Box | None = None, side: int | None = None, reading: Reading = "paper") -> Pixels:
-    """The box (x, y, w, h) of an image, or all of it, uint8 (H, W, 3).
-
-    Corners are rounded to whole pixels. A box that starts outside the image, or is empty, falls back to the
-    whole image; one that starts inside and ends outside is clipped. The authors' code falls back only past
-    the right and bottom edges, and pads with black whatever else lies outside.
-
-    side: what both sides of the crop must have at least to be of use; read fast, a JPEG is decoded at the smallest
-        eighth of its size that gives it. None, or read as in the paper: native resolution.
-
-    Raises:
-        DataError: the file cannot be decoded.
-    """
-    left, top, right, bottom = corners(box, file.width, file.height)
-    scale = 1.0 if side is None or reading == "paper" else side / min(right - left, bottom - top)
-    pixels = file.pixels(scale, quick=reading == "fast")
-    height, width = pixels.shape[:2]
-    if (width, height) != (file.width, file.height):
-        across, down = width / file.width, height / file.height
-        left, right = math.floor(left * across), math.ceil(right * across)
-        top, bottom = math.floor(top * down), math.ceil(bottom * down)
-    return pixels[top:bottom, left:right]
-
-
-def corners(box: Box | None, width: int, height: int) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom in whole pixels of the box inside a width x height image, see `crop`."""
-    if box is not None:
-        x, y, w, h = box
-        left, top, right, bottom = round(x), round(y), min(round(x + w), width), min(round(y + h), height)
-        if 0 <= left < right and 0 <= top < bottom:
-            return left, top, right, bottom
-    return 0, 0, width, height
-
-
-def squashed(pixels: Pixels, size: int, reading: Reading = "paper") -> Tensor:
-    """A crop (H, W, C) squashed to uint8 (C, size, size) by the bicubic filter that widens where it shrinks.
-
-    "paper": Pillow's. The authors leave the filter to Pillow's default, which is bicubic today and was nearest
-    neighbour before Pillow 7.
-    "fast": torch's, whose rounding differs by a level or two.
-    """
-    if reading == "fast":
-        image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-        return nn.functional.interpolate(image, (size, size), mode="bicubic", antialias=True)[0].contiguous()
-    layers = [pixels] if pixels.shape[2] == 3 else [pixels[..., c] for c in range(pixels.shape[2])]
-    resized = [np.array(Image.fromarray(layer).resize((size, size), Image.Resampling.BICUBIC)) for layer in layers]
-    whole = resized[0].transpose(2, 0, 1) if pixels.shape[2] == 3 else np.stack(resized)
-    return torch.from_numpy(whole).contiguous()
 
 
 def _merged(parts: Sequence[Pixels], merge: str) -> Pixels:
@@ -260,16 +266,11 @@ def _merged(parts: Sequence[Pixels], merge: str) -> Pixels:
     return np.stack([red, green, blue], -1)
 
 
-def _augmented(pixels: Pixels, augmentation: Augmentation) -> Pixels:
-    # Albumentations keeps generators of its own, which every worker of every epoch would start with alike.
-    if reseed := getattr(augmentation, "set_random_state", None):
-        seed = int(torch.randint(2**62, ()))
-        reseed(np.random.default_rng(seed), random.Random(seed))
-    changed: Any = augmentation(image=np.array(pixels))["image"]
-    channels = pixels.shape[2]
-    if not isinstance(changed, np.ndarray) or changed.dtype != np.uint8 or changed.shape[2:] != (channels,):
-        raise ValueError(f"augmentation must return uint8 (H, W, {channels}): leave out Normalize and ToTensorV2")
-    return np.asarray(changed, np.uint8)
-
-
+_WORDS: dict[str, tuple[Any, ...]] = {
+    "reading": ("paper", "fast"),
+    "merge": ("stack", "rgb"),
+    "on_bad_image": ("raise", "skip"),
+    "cache": (True, False),
+    "cache_format": ("raw", "jpeg"),
+}
 _WHOLE = (math.nan,) * 4

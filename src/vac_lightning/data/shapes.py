@@ -16,7 +16,9 @@ from numpy.random import PCG64, Generator, SeedSequence
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vac_lightning.data.augmentation import Augmentation, augment
 from vac_lightning.data.base import DataError, Sample
+from vac_lightning.data.reading import squashed
 
 
 def shapes(
@@ -27,6 +29,7 @@ def shapes(
     seed: int = 0,
     difficulty: float = 0.5,
     objects: tuple[int, int] = (2, 4),
+    augmentation: Augmentation | None = None,
 ) -> Shapes:
     """The split `role` of the data set.
 
@@ -35,6 +38,7 @@ def shapes(
     scenes: role -> number of scenes N.
     difficulty: 0 (vivid colours, bold textures, little clutter) to 1; the targets do not depend on it.
     objects: fewest and most objects in a scene; of many, some may find no room and are left out, labels and all.
+    augmentation: an albumentations transform of the scene, uint8 (S, S, 3); in training only.
 
     Raises:
         DataError: an argument is out of range.
@@ -43,7 +47,9 @@ def shapes(
         raise DataError(f"role={role!r} is no split here; use one of {[name for name in _STREAMS if name in scenes]}")
     if not sizes or min(sizes) < _SMALLEST:
         raise DataError(f"sizes={list(sizes)}: give at least one size, each of {_SMALLEST} pixels or more")
-    return Shapes(role, max(sizes), scenes[role], seed=seed, difficulty=difficulty, objects=objects)
+    augmentation = augmentation if role == "train" else None
+    options: dict[str, Any] = {"seed": seed, "difficulty": difficulty, "objects": objects}
+    return Shapes(role, max(sizes), scenes[role], augmentation=augmentation, **options)
 
 
 class Shapes:
@@ -71,7 +77,15 @@ class Shapes:
     labels: tuple[str, ...] = tuple(label for group in groups.values() for label in group)
 
     def __init__(
-        self, role: str, size: int, count: int, *, seed: int, difficulty: float, objects: tuple[int, int]
+        self,
+        role: str,
+        size: int,
+        count: int,
+        *,
+        seed: int,
+        difficulty: float,
+        objects: tuple[int, int],
+        augmentation: Augmentation | None = None,
     ) -> None:
         few, most = objects
         if count < 1:
@@ -83,6 +97,7 @@ class Shapes:
         if not 1 <= few <= most <= _MOST:
             raise DataError(f"objects=({few}, {most}): give (fewest, most) with 1 <= fewest <= most <= {_MOST}")
         self.role, self.size, self.seed, self.difficulty, self.objects = role, size, seed, difficulty, (few, most)
+        self.augmentation = augmentation
         self.targets = np.zeros((count, len(self.labels)), np.int8)
         for index in range(count):
             for item in self._scene(index)[0]:
@@ -93,17 +108,21 @@ class Shapes:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> Sample:
-        """Scene `index` as one image, uint8 (3, S, S)."""
+        """Scene `index` as one image, uint8 (3, S, S), augmented where there is an augmentation."""
         index = range(len(self))[index]
         image = self._drawn.get(index)
         if image is None:
             image = np.ascontiguousarray(self._draw(index)[0].transpose(2, 0, 1))
             if len(self._drawn) < _MEMORY // image.nbytes:
                 self._drawn[index] = image
-        return Sample([torch.from_numpy(image.copy())], torch.from_numpy(self.targets[index].copy()), index)
+        if self.augmentation is None:
+            pixels = torch.from_numpy(image.copy())
+        else:
+            pixels = squashed(augment(self.augmentation, image.transpose(1, 2, 0)).image, self.size)
+        return Sample([pixels], torch.from_numpy(self.targets[index].copy()), index)
 
     def masks(self, index: int) -> Tensor:
-        """Where the objects of each label are visible in scene `index`, bool (L, S, S)."""
+        """Where the objects of each label are visible in scene `index` as drawn, bool (L, S, S)."""
         _, owner, items = self._draw(range(len(self))[index])
         masks = np.zeros((len(self.labels), self.size, self.size), bool)
         for number, item in enumerate(items):

@@ -1,8 +1,8 @@
-"""Backbones: images (B, 3, H, W) -> features (B, C, h, w), with the number of `channels` as an attribute."""
+"""Backbones: images (B, C, H, W) -> features (B, channels, h, w), with the number of features' `channels` known."""
 
 from __future__ import annotations
 
-__all__ = ["Backbone", "timm_model", "tiny", "torchvision_resnet"]
+__all__ = ["Backbone", "timm_model", "tiny", "torchvision_resnet", "widened"]
 
 import math
 import pickle
@@ -27,12 +27,13 @@ class Backbone(nn.Module):
         return self.layers(images)
 
 
-def tiny() -> Backbone:
+def tiny(in_channels: int = 3) -> Backbone:
     """A compact ResNet for demos, tests and sweeps without a GPU: 8 x 8 features of 256 channels at 64 pixels.
 
     A 3 x 3 stem of stride 2, then one basic block each of widths 32, 64, 128, 256 and strides 1, 2, 2, 1.
     """
-    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True)]
+    stem = nn.Conv2d(in_channels, 32, 3, 2, 1, bias=False)
+    layers: list[nn.Module] = [stem, nn.BatchNorm2d(32), nn.ReLU(inplace=True)]
     inputs = 32
     for width, stride in zip((32, 64, 128, 256), (1, 2, 2, 1), strict=True):
         shortcut = None
@@ -43,13 +44,15 @@ def tiny() -> Backbone:
     return Backbone(nn.Sequential(*layers), inputs)
 
 
-def torchvision_resnet(name: str, weights: str | None = None) -> Backbone:
+def torchvision_resnet(name: str, weights: str | None = None, in_channels: int = 3) -> Backbone:
     """A ResNet of torchvision without its pooling and classifier.
 
     Args:
         name: such as "resnet50".
         weights: a member of torchvision's weights enum such as "IMAGENET1K_V1" (the paper's generation), which is
             downloaded on first use; a path to a state dict on disk; or None for random weights.
+        in_channels: of the images. A first convolution of RGB weights follows, see `widened`; one on disk that has
+            this number of channels already is taken as it is.
 
     Raises:
         ValueError: weights that are neither, cannot be fetched, or do not fit; the message says both ways.
@@ -58,8 +61,14 @@ def torchvision_resnet(name: str, weights: str | None = None) -> Backbone:
     if not isinstance(network, ResNet):
         raise ValueError(f"backbone.name={name}: expected a ResNet of torchvision, such as resnet50")
     channels = network.fc.in_features
+    if in_channels != 3:
+        network.conv1 = nn.Conv2d(in_channels, network.conv1.out_channels, 7, 2, 3, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's
     if weights is not None:
         state = {key: value for key, value in _weights(name, weights).items() if key not in ("fc.weight", "fc.bias")}
+        first = state.get("conv1.weight")
+        if in_channels != 3 and first is not None and first.shape[1:2] == (3,):
+            state["conv1.weight"] = widened(first, in_channels)
         try:
             missing, unexpected = network.load_state_dict(state, strict=False)
         except RuntimeError as error:
@@ -73,14 +82,34 @@ def torchvision_resnet(name: str, weights: str | None = None) -> Backbone:
     return Backbone(layers, channels)
 
 
-def timm_model(name: str, pretrained: bool = True, **options: Any) -> Backbone:
+def widened(weight: Tensor, in_channels: int) -> Tensor:
+    """The filters (D, 3, k, k) of a first convolution on RGB, for images of C = in_channels channels: (D, C, k, k).
+
+    Channel c takes the filter of red, green or blue, whichever c mod 3 is, divided by the number of channels that take
+    it; a colour that no channel takes (C < 3) is shared by all. So for C = 1 it is the sum of the three, for C a
+    multiple of 3 each filter times 3 / C, and the filters' sum is always RGB's.
+
+    With channel c normalised as RGB's channel c mod 3 is, an image whose channel c is RGB's channel c mod 3, such as
+    a grey image stacked C times, has exactly the response of its RGB image for every C >= 3. For C = 1 and 2 that
+    holds of images with equal channels after normalisation; a grey photograph comes near, as mean and deviation of
+    ImageNet differ a little between the colours.
+    """
+    colours = torch.arange(in_channels, device=weight.device) % 3
+    shares = torch.bincount(colours, minlength=3)
+    wide = weight[:, colours] / shares[colours].view(1, -1, 1, 1).to(weight)
+    return wide + weight[:, shares == 0].sum(1, keepdim=True) / in_channels
+
+
+def timm_model(name: str, pretrained: bool = True, in_channels: int = 3, **options: Any) -> Backbone:
     """Any CNN or vision transformer of timm by name; a transformer's tokens are put back on their grid.
 
-    Needs the extra "timm". `options` go to timm.create_model, such as checkpoint_path for weights on disk.
+    Needs the extra "timm". `options` go to timm.create_model, such as checkpoint_path for weights on disk. For images
+    of other than 3 channels the first layer of RGB weights follows, see `widened`, not timm's own rule, which does not
+    keep the response to a grey image.
 
     Raises:
         ValueError: timm is not installed, the name is unknown, its weights cannot be fetched, or a file of weights is
-            broken, does not fit or would run code.
+            broken, does not fit or would run code, or the first layer cannot follow `in_channels`.
     """
     try:
         import timm
@@ -89,6 +118,9 @@ def timm_model(name: str, pretrained: bool = True, **options: Any) -> Backbone:
     if not timm.is_model(name.split(".")[0]):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
         raise ValueError(f"backbone.name={name}: timm has no such model; near it: {near}")
+    follows = in_channels != 3 and (pretrained or "checkpoint_path" in options)
+    if in_channels != 3 and not follows:
+        options = {**options, "in_chans": in_channels}
     try:
         model = _create(timm, name, pretrained=pretrained, num_classes=0, **options)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
@@ -103,6 +135,8 @@ def timm_model(name: str, pretrained: bool = True, **options: Any) -> Backbone:
             f"backbone.name={name}: its weights could not be fetched ({_first_line(error)}); on a machine without"
             " internet, copy them and set +backbone.checkpoint_path=FILE backbone.pretrained=false"
         ) from error
+    if follows:
+        model = _widened_model(timm, name, model, in_channels, options)
     return Backbone(_TimmFeatures(model), model.num_features)
 
 
@@ -136,6 +170,23 @@ def _create(timm: Any, name: str, **options: Any) -> Any:
         return timm.create_model(name, dynamic_img_size=True, **options)
     except TypeError:
         return timm.create_model(name, **options)
+
+
+def _widened_model(timm: Any, name: str, rgb: Any, in_channels: int, options: dict[str, Any]) -> Any:
+    """A timm model of images with other than 3 channels, with the weights of one of RGB."""
+    options = {word: value for word, value in options.items() if word != "checkpoint_path"}
+    model = _create(timm, name, pretrained=False, num_classes=0, in_chans=in_channels, **options)
+    state, own = rgb.state_dict(), model.state_dict()
+    for key, weight in state.items():
+        if own[key].shape != weight.shape:
+            if weight.ndim != 4 or weight.shape[1] != 3:
+                raise ValueError(
+                    f"backbone.name={name}: the images have {in_channels} channels, and its first layer, {key} of shape"
+                    f" {tuple(weight.shape)}, is no convolution on RGB that could follow; choose another model"
+                )
+            state[key] = widened(weight, in_channels)
+    model.load_state_dict(state)
+    return model
 
 
 def _weights(name: str, weights: str) -> dict[str, Tensor]:

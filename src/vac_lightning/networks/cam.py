@@ -26,16 +26,18 @@ class CAMNetwork(nn.Module):
     mean(M_j) + bias_j = logit_j. The heatmaps are one 1 x 1 convolution, so no (B, L, C, h, w) product is built.
 
     Args:
-        backbone: images (B, 3, H, W) -> features (B, C, h, w).
+        backbone: images (B, C, H, W) -> features (B, channels, h, w).
         num_labels: L.
         detach: keep W out of the heatmaps' gradient, so that consistency trains the backbone alone (authors' code).
+        in_channels: C, of the images.
     """
 
-    def __init__(self, backbone: Backbone, num_labels: int, detach: bool = True) -> None:
+    def __init__(self, backbone: Backbone, num_labels: int, detach: bool = True, in_channels: int = 3) -> None:
         super().__init__()
         self.backbone = backbone
         self.classifier = nn.Linear(backbone.channels, num_labels)
         self.detach = detach
+        self.in_channels = in_channels
 
     def forward(self, images: Tensor, heatmaps: bool = True) -> Output:
         features = self.backbone(images)
@@ -49,7 +51,7 @@ class CAMNetwork(nn.Module):
     def grid(self, size: int) -> tuple[int, int]:
         """The heatmap grid (h, w) of square images of `size` pixels, read from the backbone's answer to a blank one."""
         training = [module for module in self.modules() if module.training]
-        blank = self.classifier.weight.new_zeros(1, 3, size, size)
+        blank = self.classifier.weight.new_zeros(1, self.in_channels, size, size)
         try:
             features = self.eval().backbone(blank)
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["figure5", "heatmap_panels", "overlays"]
+__all__ = ["figure5", "heatmap_panels", "overlays", "rgb"]
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,6 +115,19 @@ def overlays(path: Path, image: np.ndarray, heatmaps: np.ndarray, captions: Sequ
     for axis in axes:
         axis.set_axis_off()
     _save(figure, path)
+
+
+def rgb(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (..., C) as people see them, (..., 3).
+
+    One channel is grey, two are red and green, and of more than three the first three are red, green and blue.
+    """
+    channels = pixels.shape[-1]
+    if channels == 1:
+        return np.repeat(pixels, 3, -1)
+    if channels == 2:
+        return np.concatenate([pixels, np.zeros_like(pixels[..., :1])], -1)
+    return pixels[..., :3]
 
 
 def _overlay(axis: Axes, image: np.ndarray, heatmap: np.ndarray, low: float, high: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["below", "blame", "collected", "record"]
+__all__ = ["below", "blame", "collected", "is_collecting", "record"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +18,17 @@ def blame(place: object) -> Iterator[None]:
     """Blame `place`, a file or a record in it, for missing keys and wrong values met inside the block.
 
     Raises:
-        DataError: naming `place` and the key, in place of a KeyError, TypeError, ValueError or the like.
+        DataError: naming `place` and the key, in place of a KeyError, TypeError, ValueError, OSError or the like.
     """
     try:
         yield
     except DataError:
         raise
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         what = f"the key {error} is missing" if isinstance(error, KeyError) else error
         remedy = "the file is damaged or of another format, fetch it again or mend it"
+        if isinstance(error, OSError) and error.strerror:  # the system's, not a library's word for damage
+            what, remedy = error.strerror, "check that it is there and yours to read"
         raise DataError(f"{place}: {what}; {remedy}") from error
 
 
@@ -57,6 +59,11 @@ def collected() -> Iterator[list[DataError]]:
         _errors.reset(token)
 
 
+def is_collecting() -> bool:
+    """Whether errors are being `collected`."""
+    return _errors.get() is not None
+
+
 def below(folder: Path, name: str, place: object) -> str:
     """The name of a file in an annotation, once it is known to lead nowhere but below the folder it is relative to.
 
@@ -65,12 +72,12 @@ def below(folder: Path, name: str, place: object) -> str:
     Raises:
         DataError: a name that leads out of the folder, or holds characters that no name of a file should.
     """
-    if not inside(name):
-        raise DataError(f"{place} names the file {name!r}, outside {folder}: take the record out, or mend its path")
     if not is_printable(name):
         raise DataError(
             f"{place} names the file {name!r}, with control characters or bytes that are no UTF-8: rename the file"
         )
+    if not inside(name):
+        raise DataError(f"{place} names the file {name!r}, outside {folder}: take the record out, or mend its path")
     return name
 
 

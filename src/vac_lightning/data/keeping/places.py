@@ -4,12 +4,15 @@ from __future__ import annotations
 
 __all__ = ["kept_folder", "locked"]
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
 
 
 def kept_folder(cache_dir: str | None = None) -> Path:
@@ -26,5 +29,13 @@ def kept_folder(cache_dir: str | None = None) -> Path:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of `path` against other processes, waiting for it; a process that dies lets it go."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        log.info("waiting for another process that is making %s", path)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["MAX_PIXELS", "ImageFile", "Pixels", "decode", "grey"]
+__all__ = ["MAX_PIXELS", "ImageFile", "Pixels", "decode", "grey", "orientation"]
 
 import io
 import math
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,8 @@ class ImageFile:
     def __init__(self, path: str | Path, upright: bool = False) -> None:
         self.path = path
         with _blamed(path):
+            if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited for, a device read for ever
+                raise ValueError("a folder, pipe or device instead of a file")
             self.data = Path(path).read_bytes()
             if not self.data:
                 raise ValueError("the file is empty")
@@ -61,7 +64,7 @@ class ImageFile:
                     (width, height), self.mode, self.format = image.size, image.mode, image.format or ""
             if width * height > MAX_PIXELS:
                 raise ValueError(f"{width} x {height} pixels are more than the {MAX_PIXELS} allowed, save it smaller")
-            self.turn = _orientation(self.data) if upright else 1
+            self.turn = orientation(self.data) if upright else 1
             self.width, self.height = (width, height) if self.turn < 5 else (height, width)
         self._last: tuple[tuple[int, bool], Pixels] | None = None
 
@@ -110,6 +113,15 @@ def grey(pixels: Pixels) -> Pixels:
     return np.asarray(pixels.max(2), np.uint8)
 
 
+def orientation(data: bytes) -> int:
+    """The EXIF orientation of an image file's bytes, 1 (as stored) to 8."""
+    if data[:3] == _JPEG and b"Exif" not in data[:_HEADERS]:
+        return 1
+    with Image.open(io.BytesIO(data)) as image:
+        turn = 1 if image.format == "TIFF" else image.getexif().get(0x0112, 1)
+    return turn if turn in _TURNS else 1
+
+
 @contextmanager
 def _blamed(path: str | Path) -> Iterator[None]:
     try:
@@ -126,6 +138,8 @@ def _by_pillow(data: bytes) -> Pixels:
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format not in ("JPEG", "MPO"):  # a camera's MPO holds previews beside the photograph
             raise ValueError(f"an animation or stack of {frames} frames, save the frame that is meant")
+        if image.format == "EPS":  # a program, which Pillow has Ghostscript run
+            raise ValueError("it is PostScript, save it as PNG")
         if image.mode == "F":
             raise ValueError("its pixels are floats of unknown range, save it with 8 bits a channel")
         if image.mode.startswith("I"):
@@ -133,15 +147,6 @@ def _by_pillow(data: bytes) -> Pixels:
         if "transparency" in image.info:  # Pillow warns where such a palette goes to RGB directly
             image = image.convert("RGBA")
         return np.array(image.convert("RGB"))
-
-
-def _orientation(data: bytes) -> int:
-    """The EXIF orientation, 1 (as stored) to 8."""
-    if data[:3] == _JPEG and b"Exif" not in data[:_HEADERS]:
-        return 1
-    with Image.open(io.BytesIO(data)) as image:
-        turn = 1 if image.format == "TIFF" else image.getexif().get(0x0112, 1)
-    return turn if turn in _TURNS else 1
 
 
 _JPEG = b"\xff\xd8\xff"

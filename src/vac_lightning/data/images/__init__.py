@@ -1,0 +1,1 @@
+"""Image files: pixels, crops, and which of them cannot be read."""

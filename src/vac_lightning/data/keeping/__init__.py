@@ -1,0 +1,1 @@
+"""What is kept between runs: where, under which keys, and the crops."""
