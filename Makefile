@@ -48,6 +48,8 @@ bench: $(READY) ## speed and memory against named rivals
 	$(BIN)/python benchmarks/doctor.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/metrics.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/exactness.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reading.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loading.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/indexing.py
 
 constraints: $(READY) ## pin today's versions anew in constraints.txt
