@@ -148,6 +148,8 @@ def test_a_missing_folder_or_photograph_is_named(tmp_path):
 def test_an_unknown_role_lists_the_known(tmp_path):
     with pytest.raises(DataError, match=r"role='validate' has no split: use one of 'train', 'val', 'test'"):
         coco("validate", [8], root=str(tmp_path), splits=SPLITS)
+    with pytest.raises(ValueError, match=r"data\.splits names the split 2014: give a text"):
+        coco("train", [8], root=str(tmp_path), splits={"train": 2014})
 
 
 RETAIL = {
@@ -293,6 +295,7 @@ def test_a_split_that_only_evaluates_keeps_all_its_images(tmp_path):
         (0.1, SPLITS, "data.splits.val=holdout"),
         (0.1, {"train": "holdout", "val": "holdout"}, "data.splits.val=holdout"),
         (0.1, {"val": "holdout"}, "data.splits.val=holdout"),
+        (0.01, CLEAN, "data.holdout=0.01 of 3 images leaves none for 'holdout'"),
         (1, CLEAN, "data.holdout=1: expected a share"),
         (float("nan"), CLEAN, "data.holdout=nan: expected a share"),
     ],

@@ -191,6 +191,10 @@ def test_missing_data_is_one_error_that_says_where_to_look_and_what_to_do(tmp_pa
         DataError, match=r"not found: .*release_data/000001\.jpg, the first image of 'train'.*data\.root="
     ):
         read(tmp_path)
+    with collected() as errors:  # who lists what is broken looks at every file
+        assert len(read(tmp_path)) == 5 and errors == []
+    skip = {"on_bad_image": "skip", "cache_dir": str(tmp_path / "kept")}
+    assert len(pa100k("train", [8], root=str(tmp_path), splits=SPLITS, **skip)) == 4
 
 
 def test_unknown_roles_and_splits_list_the_known(tmp_path):
@@ -198,3 +202,5 @@ def test_unknown_roles_and_splits_list_the_known(tmp_path):
         read(tmp_path, "validate")
     with pytest.raises(DataError, match=r"split 'minival'.*'train', 'val', 'trainval', 'test'"):
         read(tmp_path, "val", "minival")
+    with pytest.raises(DataError, match=r"split \['train', 'val'\].*'trainval'"):
+        read(tmp_path, "train", ["train", "val"])

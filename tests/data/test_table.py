@@ -335,6 +335,9 @@ def test_lines_are_counted_as_an_editor_does(folder):
         ({"box_format": "cxcywh"}, "choose xywh or xyxy"),
         ({"labels": ["cat"], "label_column": "cat"}, "one of the two"),
         ({"labels": "cat"}, "give a list of columns"),
+        ({"paths": []}, r"data\.paths=\[\]"),
+        ({"boxes": "bbox"}, "name four columns"),
+        ({"label_names": "cat"}, "give a list of names"),
         ({"labels": ["path"]}, "both name the column 'path'"),
         ({"labels": ["dog"]}, r"no column 'dog', which data\.labels asks for"),
         ({"separator": "", "label_column": "cat"}, "separator"),
@@ -362,8 +365,13 @@ def test_missing_files_and_roles_without_rows_say_what_to_do(folder):
     path = write(folder, {"path": ["gone.png"], "cat": [1]})
     with pytest.raises(DataError, match=rf"not found: {folder}/gone\.png, of the first sample of train .*data\.root="):
         read(path)
+    with collected() as errors:  # who lists what is broken looks at every file
+        assert len(read(path)) == 1 and errors == []
     with pytest.raises(DataError, match=r"t\.csv has no row for val: see data\.splits"):
         read(path, "val", splits={"train": "a", "val": "b"})
+    path = write(folder, {"path": FILES[:2], "cat": [1, 0]}, split=None)
+    with pytest.raises(DataError, match=r"no row for val: .*data\.split_shares"):
+        read(path, "val", splits={"train": "train", "val": "val"}, split_shares={"train": 0.99, "val": 0.01})
 
 
 def test_roles_may_have_several_splits_and_share_them(folder):
@@ -461,7 +469,13 @@ def test_where_nothing_can_be_written_beside_the_table_the_split_is_kept_elsewhe
     first = read(path, "val", **words)
     (kept,) = (tmp_path / "kept" / "splits").iterdir()
     kept.write_text(kept.read_text().replace(",train\n", ",val\n"))
-    assert len(read(path, "val", **words)) > len(first)
+    changed = read(path, "val", **words)
+    assert len(changed) > len(first)
+    header, *body = path.read_text().splitlines()
+    path.write_text("\n".join([header, *body[::-1]]))  # the table in another order has the same split
+    assert read(path, "val", **words).source(0) == changed.source(len(changed) - 1)
+    with pytest.raises(DataError, match=r"splits/t\.csv\..*say the same, or delete it"):
+        read(path, "val", **words, split_seed=1)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot be kept, neither .*data\.cache_dir=FOLDER"):
         read(path, **{**words, "cache_dir": str(tmp_path / "file")})

@@ -247,6 +247,8 @@ def test_unknown_roles_and_splits_list_the_known(tmp_path):
         read(tmp_path, "validate")
     with pytest.raises(DataError, match=r"split 'minival'.*'train', 'val', 'trainval', 'test'"):
         read(tmp_path, "val", "minival")
+    with pytest.raises(DataError, match=r"split \['train', 'val'\].*'trainval'"):
+        read(tmp_path, "train", ["train", "val"])
 
 
 def test_a_file_outside_the_images_is_refused(tmp_path):

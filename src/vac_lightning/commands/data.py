@@ -34,7 +34,7 @@ def stats(config: DictConfig) -> None:
         splits, findings = read_splits(dataset(config), (config.image_size, *config.small_sizes))
         if broken := [finding for finding in findings if finding.severity == "error"]:
             first = f"{broken[0].split}: {broken[0].detail}"
-            raise app.RunError(f"{len(broken)} errors in the data, which vac doctor lists; the first: {first}")
+            raise app.RunError(f"errors in the data: {len(broken)}, which vac doctor lists; the first: {first}")
         path = Path(config.out) / "labels.png"
         name = str(config.data["_target_"]).rpartition(".")[2]
         label_statistics(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vac_lightning.data.annotations.indexing import indexed
 from vac_lightning.data.annotations.instances import presence
-from vac_lightning.data.annotations.records import record
+from vac_lightning.data.annotations.records import needs_first_file, record
 from vac_lightning.data.annotations.splitting import stratified
 from vac_lightning.data.base import DataError, Published
 from vac_lightning.data.reading import PhotoIndex, Photos
@@ -54,9 +54,11 @@ def coco(
     Raises:
         DataError: an unknown role; files that are missing, malformed, or name unknown images or
             categories or files outside their folder.
-        ValueError: a holdout that is no share, or that no role uses.
+        ValueError: a split whose name is no text; a holdout that is no share, leaves nothing, or that no role uses.
     """
     split = splits.get(role)
+    if odd := [name for name in splits.values() if not isinstance(name, str | None)]:
+        raise ValueError(f"data.splits names the split {odd[0]!r}: give a text, numbers in quotes")
     if not split:
         known = ", ".join(map(repr, splits))
         raise DataError(f"role={role!r} has no split: use one of {known}, or add it to data.splits")
@@ -68,19 +70,20 @@ def coco(
     file, folder = _found(base, source, annotations, images)
     index = indexed(file, f"coco crowd={crowd}", lambda: presence(file, folder, crowd), cache_dir)
     own = np.arange(len(index.names))
-    shared = {*splits.values()} - ({_HOLDOUT} if holdout is not None else set())
+    shared = {*filter(None, splits.values())} - ({_HOLDOUT} if holdout is not None else set())
     if annotations and "{split}" not in annotations and len(shared) > 1:
         own = own[_of_split(source, shared, index.names, base, images, file)]
     if not len(own):
         raise DataError(f"{file} has no image of the split {source!r}: check data.splits and data.images")
-    with record(file):
-        first = folder / index.names[int(own[0])]
-        if options.get("on_bad_image") != "skip" and not first.is_file():
-            raise DataError(f"not found: {first}, the first image that {file} names. {_remedy(source)}")
+    first = folder / index.names[int(own[0])]
+    if needs_first_file(options) and not first.is_file():
+        raise DataError(f"not found: {first}, the first image that {file} names. {_remedy(source)}")
     published = None if annotations else _PUBLISHED.get(source)
     if holdout is not None and source == splits["train"]:
         parts = stratified(index.targets[own], (1 - holdout, holdout), holdout_seed)
-        own, published = own[(parts == 1) == (split == _HOLDOUT)], None
+        count, own, published = len(own), own[(parts == 1) == (split == _HOLDOUT)], None
+        if not len(own):
+            raise ValueError(f"data.holdout={holdout} of {count} images leaves none for {split!r}: choose another")
     names = [index.names[i] for i in own.tolist()]
     photos = PhotoIndex(folder, names, np.arange(len(names), dtype=np.int32))
     options = {"role": role, "cache_dir": cache_dir, "published": published} | options

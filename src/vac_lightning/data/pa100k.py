@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vac_lightning.data.annotations.indexing import Index, checked
 from vac_lightning.data.annotations.matlab import Value, variables
-from vac_lightning.data.annotations.records import blame, record
+from vac_lightning.data.annotations.records import blame, needs_first_file, record
 from vac_lightning.data.base import DataError, Published
 from vac_lightning.data.reading import PhotoIndex, Photos
 
@@ -39,7 +39,7 @@ def pa100k(
         DataError: an unknown role or split; files that are missing or malformed.
     """
     split = splits.get(role)
-    if split not in _PARTS:
+    if not isinstance(split, str) or split not in _PARTS:
         roles, known = ", ".join(map(repr, splits)), ", ".join(map(repr, _PARTS))
         raise DataError(f"role={role!r} has split {split!r}: the roles are {roles}, each one of {known}")
     base = Path(root).expanduser()
@@ -48,11 +48,12 @@ def pa100k(
     if file is None:
         raise DataError(f"not found: {' or '.join(map(str, places))}. {_REMEDY}")
     index = _index(file, _PARTS[split], base / _FOLDERS[0])
-    first = index.names[0]
-    folder = next((base / folder for folder in _FOLDERS if (base / folder / first).is_file()), None)
+    needed = index.names[:1] if needs_first_file(options) else index.names
+    folders = (base / folder for name in needed for folder in _FOLDERS if (base / folder / name).is_file())
+    folder = next(folders, None)
     if folder is None:
         raise DataError(
-            f"not found: {base / _FOLDERS[0] / first}, the first image of {split!r} that {file} names (nor in "
+            f"not found: {base / _FOLDERS[0] / needed[0]}, the first image of {split!r} that {file} names (nor in "
             f"{', '.join(_FOLDERS[1:-1])} or beside it). {_REMEDY}"
         )
     photos = PhotoIndex(folder, index.names, np.arange(len(index.names), dtype=np.int32))

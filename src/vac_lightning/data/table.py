@@ -15,6 +15,7 @@ from vac_lightning.data.annotations.columns import Columns, header, read_columns
 from vac_lightning.data.annotations.labelling import VALUES, Empty, Names, label_columns, multi_hot, named
 from vac_lightning.data.annotations.listing import fields, listed_photos
 from vac_lightning.data.annotations.partition import made_split, named_split, splits_of
+from vac_lightning.data.annotations.records import needs_first_file
 from vac_lightning.data.base import DataError
 from vac_lightning.data.reading import PhotoIndex, Photos
 
@@ -68,9 +69,9 @@ def table(
         ValueError: words that contradict each other, or are not one of those above.
     """
     file, base = _located(table, root)
-    _check_words(boxes, box_format, labels, label_column, separator, empty)
-    plain = header(file)
     patterns = [paths] if isinstance(paths, str) else list(paths)
+    _check_words(patterns, boxes, box_format, labels, label_column, label_names, separator, empty)
+    plain = header(file)
     split_column = split_column or ("split" if "split" in plain else None)
     single = {"split_column": split_column, "group_column": group_column, "label_column": label_column}
     taken = [("paths", name) for pattern in patterns for name in fields(pattern, plain)]
@@ -97,8 +98,9 @@ def table(
     kept = np.flatnonzero(columns.sound & np.isin(split_of, splits_of(splits, role)))
     photos = photos.take(kept)
     if not len(photos):
-        raise DataError(f"{file} has no row for {role}: see data.splits and data.split_column")
-    if options.get("on_bad_image") != "skip":
+        word = "split_column" if split_column else "split_shares"
+        raise DataError(f"{file} has no row for {role}: see data.splits and data.{word}")
+    if needs_first_file(options):
         _check_first(columns, photos, role, base)
     return Photos(photos, targets[kept], found, sizes, base, role=role, **options)
 
@@ -113,21 +115,27 @@ def _located(table: str, root: str | None) -> tuple[Path, Path]:
 
 
 def _check_words(
+    patterns: Sequence[str],
     boxes: Sequence[str] | None,
     box_format: str,
     labels: Any,
     label_column: str | None,
+    label_names: Any,
     separator: str,
     empty: str | None,
 ) -> None:
+    if not patterns:
+        raise ValueError("data.paths=[]: name the column of files, or give a pattern")
     if box_format not in ("xywh", "xyxy"):
         raise ValueError(f"data.box_format={box_format}: choose xywh or xyxy")
-    if boxes is not None and len(boxes) != 4:
+    if boxes is not None and (isinstance(boxes, str) or len(boxes) != 4):
         raise ValueError(f"data.boxes={boxes}: name four columns, such as [x, y, w, h]")
     if labels and label_column:
         raise ValueError(f"data.labels and data.label_column={label_column}: say one of the two")
     if isinstance(labels, str):
         raise ValueError(f"data.labels={labels}: give a list of columns, or say data.label_column={labels}")
+    if isinstance(label_names, str):
+        raise ValueError(f"data.label_names={label_names}: give a list of names, or a mapping to them")
     if empty not in ("negative", "unspecified", None):
         raise ValueError(f"data.empty={empty}: choose negative or unspecified, or null")
     if not separator:

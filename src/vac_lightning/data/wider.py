@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vac_lightning.data.annotations.records import below, blame, record
+from vac_lightning.data.annotations.records import below, blame, needs_first_file, record
 from vac_lightning.data.base import DataError, Published
 from vac_lightning.data.reading import Box, PhotoIndex, Photos
 
@@ -54,7 +54,7 @@ def wider(
         DataError: an unknown role or split; files that are missing or malformed, or that name files outside Image/.
     """
     split = splits.get(role)
-    if split not in _PARTS:
+    if not isinstance(split, str) or split not in _PARTS:
         roles, known = ", ".join(map(repr, splits)), ", ".join(map(repr, _PARTS))
         raise DataError(f"role={role!r} has split {split!r}: the roles are {roles}, each one of {known}")
     base, parts = Path(root).expanduser(), _PARTS[split]
@@ -68,10 +68,9 @@ def wider(
     labels, photos, targets = _people(file, parts, base / "Image")
     if not len(photos):
         raise DataError(f"{file} has no person in an image of {' or '.join(parts)}/: fetch the file again")
-    with record(file):
-        first = photos.folder / photos.names[0]
-        if options.get("on_bad_image") != "skip" and not first.is_file():
-            raise DataError(f"not found: {first}, the first image of {split!r} that {file} names. {_REMEDY}")
+    first = photos.folder / photos.names[0]
+    if needs_first_file(options) and not first.is_file():
+        raise DataError(f"not found: {first}, the first image of {split!r} that {file} names. {_REMEDY}")
     return Photos(photos, targets, labels, sizes, base, role=role, published=_PUBLISHED[split], **options)
 
 

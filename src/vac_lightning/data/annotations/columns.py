@@ -226,7 +226,8 @@ def _parquet(file: Path) -> Iterator[Any]:
     except ImportError as error:
         raise DataError(f"{file}: Parquet is read by pyarrow: pip install 'vac_lightning[parquet]'") from error
     try:
-        yield pyarrow.parquet.ParquetFile(file)
+        with pyarrow.parquet.ParquetFile(file) as source:
+            yield source
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
         line = " ".join(str(error).split())
         raise DataError(f"{file} cannot be read as Parquet: {line}; it is damaged or none, save it anew") from error

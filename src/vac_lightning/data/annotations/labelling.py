@@ -152,7 +152,9 @@ def _codes(met: set[str], label_names: Names | None) -> tuple[dict[str, int], li
     if isinstance(label_names, Mapping):
         return {text(code): j for j, code in enumerate(label_names)}, list(map(text, label_names.values()))
     if label_names is None:
-        labels = sorted(met, key=int) if all(map(str.isdecimal, met)) else sorted(met)
+        labels = sorted(met)
+        if all(map(str.isdecimal, met)):
+            labels.sort(key=int)  # stable: 1 and 01 always stand in the same order
     else:
         labels = list(map(text, label_names))
     codes = {label: j for j, label in enumerate(labels)}

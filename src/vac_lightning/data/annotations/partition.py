@@ -10,7 +10,6 @@ import io
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from vac_lightning.data.annotations.splitting import stratified
 from vac_lightning.data.base import DataError
 from vac_lightning.data.keeping.places import kept_folder
 from vac_lightning.data.reading import PhotoIndex
+from vac_lightning.runs import write_atomically
 
 
 def splits_of(splits: Mapping[str, Any], role: str) -> list[str]:
@@ -83,7 +83,7 @@ def made_split(
     keys, complete = _keys(photos.take(sound)), len(sound) == len(columns)
     made_of = f"# made by data.split_shares={json.dumps(used)} data.split_seed={seed} data.group_column={group_column}"
     beside = columns.file.with_name(f"{columns.file.name}.split.csv")
-    place = beside if beside.is_file() else _elsewhere(columns.file, made_of, keys, cache_dir)
+    place = beside if beside.is_file() else _elsewhere(columns.file, cache_dir)
     if place.is_file():
         split_of[sound] = _read(place, keys, made_of, list(used), complete)
         return split_of
@@ -109,24 +109,28 @@ def _checked_shares(shares: Mapping[str, float], splits: Mapping[str, Any]) -> d
     return used
 
 
-def _elsewhere(file: Path, made_of: str, keys: Sequence[tuple[str, ...]], cache_dir: str | None) -> Path:
-    """Where a table's split is kept among other things that are, by the samples it is of."""
-    digest = hashlib.sha256(f"{made_of}\n{keys}".encode()).hexdigest()[:16]
+def _elsewhere(file: Path, cache_dir: str | None) -> Path:
+    """Where a table's split is kept among other things that are, by where the table lies."""
+    digest = hashlib.sha256(os.fsencode(file)).hexdigest()[:16]
     return kept_folder(cache_dir) / "splits" / f"{file.name}.{digest}.csv"
 
 
 def _keep(beside: Path, elsewhere: Path, content: str) -> None:
+    """Whole or not at all; processes that start at once make the same."""
     try:
         _write(beside, content)
     except OSError:
         try:
-            elsewhere.parent.mkdir(parents=True, exist_ok=True)
             _write(elsewhere, content)
         except OSError as error:
             raise DataError(
                 f"the split cannot be kept, neither as {beside} nor as {elsewhere} ({error.strerror}): point at a"
                 " folder with data.cache_dir=FOLDER, or give the table a column split"
             ) from error
+
+
+def _write(path: Path, content: str) -> None:
+    write_atomically(path, lambda file: file.write(content.encode()))
 
 
 def _groups(columns: Columns, name: str | None) -> NDArray[np.int64]:
@@ -185,19 +189,6 @@ def _content(made_of: str, columns: Sequence[str], keys: Sequence[tuple[str, ...
     writer.writerow(columns)
     writer.writerows((*key, split) for key, split in zip(keys, splits, strict=True))
     return text.getvalue()
-
-
-def _write(path: Path, content: str) -> None:
-    """Whole or not at all; processes that start at once make the same."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-            out.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _read(path: Path, keys: Sequence[tuple[str, ...]], made_of: str, names: Sequence[str], complete: bool) -> list[str]:

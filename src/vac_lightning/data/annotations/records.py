@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["below", "blame", "collected", "is_collecting", "record"]
+__all__ = ["below", "blame", "collected", "is_collecting", "needs_first_file", "record"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from vac_lightning.data.base import DataError
 from vac_lightning.names import inside, is_printable
@@ -62,6 +63,16 @@ def collected() -> Iterator[list[DataError]]:
 def is_collecting() -> bool:
     """Whether errors are being `collected`."""
     return _errors.get() is not None
+
+
+def needs_first_file(options: Mapping[str, Any]) -> bool:
+    """Whether a split whose first file is not there is refused at once.
+
+    Not where every file is looked at anyway: where errors are `collected`, and where what cannot be read is left out.
+
+    options: those of Photos.
+    """
+    return not is_collecting() and options.get("on_bad_image") != "skip"
 
 
 def below(folder: Path, name: str, place: object) -> str:
