@@ -73,6 +73,16 @@ def test_results_come_last_so_a_run_that_breaks_has_none(
 
 
 @pytest.mark.slow
+def test_where_data_and_what_is_kept_lie_is_the_same_from_any_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"root": "photos", "table": None, "cache_dir": "kept", "merge": "stack"}
+    placed = command._with_absolute_places(OmegaConf.create({"data": given})).data
+    assert placed == {**given, "root": str(tmp_path / "photos"), "cache_dir": str(tmp_path / "kept")}
+    table = {"root": None, "table": "mine/labels.csv", "cache_dir": None}
+    placed = command._with_absolute_places(OmegaConf.create({"data": table})).data
+    assert placed == {"root": str(tmp_path / "mine"), "table": "labels.csv", "cache_dir": None}
+
+
 def test_a_finished_run_is_kept_and_another_configuration_is_refused(smoke: Smoke, tmp_path: Path) -> None:
     smoke("transform=none")
     path = tmp_path / "runs" / "shapes" / "Tiny" / "seed=0" / "results.json"

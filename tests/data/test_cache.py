@@ -1,5 +1,6 @@
 """The crop cache: the same pixels, made once by whoever comes first, and kept through kills, full disks and forks."""
 
+import errno
 import logging
 import os
 import pickle
@@ -254,6 +255,14 @@ def test_a_photograph_that_breaks_leaves_what_was_made(root, caplog):
         photos(root)
 
 
+def test_what_took_long_is_kept_before_there_is_much_of_it(root, monkeypatch):
+    puts, put = [], Store.put
+    monkeypatch.setattr(Store, "put", lambda self, items: puts.append(len(items)) or put(self, items))
+    monkeypatch.setattr(cache, "SECONDS", 0.0)
+    photos(root)
+    assert puts == [10, 10, 10, 0]
+
+
 def test_each_photograph_is_decoded_once(root, monkeypatch):
     opened = []
     monkeypatch.setattr(reading, "ImageFile", lambda *a: opened.append(a[0].name) or ImageFile(*a))
@@ -267,7 +276,8 @@ def test_augmentation_and_the_cache_exclude_each_other_in_training_alone(root):
         raise AssertionError
 
     with pytest.raises(ValueError, match=r"data\.cache=true .* augmentation=none, or data\.cache=false"):
-        photos(root, augmentation=changing)
+        photos(root, augmentation=changing, on_bad_image="skip")
+    assert not (root.parent / "kept").exists()  # and no photograph was inspected before
     assert equal(photos(root, augmentation=changing, role="val"), photos(root, cache=False))
     with pytest.raises(ValueError, match=r"data\.cache_format=png: choose raw or jpeg"):
         photos(root, cache_format="png")
@@ -288,6 +298,31 @@ def test_a_reader_follows_a_store_that_another_process_makes_larger(tmp_path):
     kept.put([(b"20", np.zeros(3, np.uint8))])  # opened to read until now
     assert len(kept.get([b"20"])[0]) == 3
     kept.close()
+
+
+def test_a_file_that_was_made_and_not_yet_written_is_no_damage(tmp_path):
+    kept = Store(tmp_path / "store")
+    kept.folder.mkdir()
+    (kept.folder / "data.mdb").touch()
+    assert kept.missing([b"first"]) == [0]
+    kept.put([(b"first", np.ones(3, np.uint8))])
+    assert kept.get([b"first"])[0].tolist() == [1, 1, 1]
+    kept.close()
+
+
+def test_a_map_without_addresses_is_not_taken_for_damage(root):
+    kept = photos(root, (640,))
+    program = (
+        "import resource, sys; from pathlib import Path; from vac_lightning.data.keeping.store import Store\n"
+        "pages = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (pages + 2**20,) * 2)\n"
+        "try: Store(Path(sys.argv[1])).missing([b'a'])\n"
+        "except OSError as error: print(error.errno)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, kept.cache.store.folder], capture_output=True, text=True)
+    assert done.stdout == f"{errno.ENOMEM}\n", done.stderr
+    explained = kept.cache._explained(OSError(errno.ENOMEM, "no memory", "kept"))
+    assert "raise ulimit -v" in explained and "delete" not in explained
 
 
 def test_small_values_find_room_too(tmp_path):

@@ -47,7 +47,7 @@ def told(run: Run, data: DataModule, role: str) -> str | None:
     if not isinstance(split, Photos) or split.on_bad_image != "skip":
         return None
     path = run.path / _NAME
-    rows = csv.DictReader(io.StringIO(path.read_text())) if path.is_file() else None
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))) if path.is_file() else None
     then = None if rows is None else {row.get("file") for row in rows if row.get("split") == role}
     differs = then is not None and then != {shown(file.file) for file in split.left_out}
     return _count(split) + (f", not those in {path}: metrics are of other samples" if differs else "")

@@ -40,7 +40,7 @@ def train(config: DictConfig) -> float | None:
     sweepers that optimise.
     """
     run = Run(Path(HydraConfig.get().runtime.output_dir))
-    config = _with_absolute_root(config)  # before anything is compared with it, here or in another process
+    config = _with_absolute_places(config)  # before anything is compared with it, here or in another process
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     plain = {str(word): value for word, value in resolved.items()}
@@ -178,18 +178,17 @@ def _already_done(run: Run, plain: dict[str, Any]) -> float:
     return float(results["metrics"]["best"]["test"]["mAP"])
 
 
-def _with_absolute_root(config: DictConfig) -> DictConfig:
-    """The configuration with data.root absolute, so that the run can be evaluated from any folder.
+def _with_absolute_places(config: DictConfig) -> DictConfig:
+    """The configuration with data.root and data.cache_dir absolute, so that the run can be evaluated from any folder.
 
     A table without a root is given its folder for one, so that both are found where data.root= says they lie now.
     """
-    root, table = config.data.get("root"), config.data.get("table")
-    if root is None and table is None:
-        return config
-    if root is None:
-        root, table = Path(table).parent, Path(table).name
-    where = {"root": str(Path(root).expanduser().absolute()), **({} if table is None else {"table": table})}
-    merged = OmegaConf.merge(config, {"data": where})
+    where = {word: config.data.get(word) for word in ("root", "table", "cache_dir")}
+    if where["root"] is None and where["table"] is not None:
+        where["root"], where["table"] = Path(where["table"]).parent, Path(where["table"]).name
+    for word in ("root", "cache_dir"):
+        where[word] = where[word] and str(Path(where[word]).expanduser().absolute())
+    merged = OmegaConf.merge(config, {"data": {word: place for word, place in where.items() if place is not None}})
     assert isinstance(merged, DictConfig)
     return merged
 

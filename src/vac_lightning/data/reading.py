@@ -148,6 +148,12 @@ class Photos(torch.utils.data.Dataset[Sample]):
                 raise ValueError(f"data.{word}={value}: choose {' or '.join(map(str, _WORDS[word])).lower()}")
         if merge == "rgb" and any(not isinstance(path, Path) and len(path) not in (3, 4) for path, _ in photos[:1]):
             raise ValueError("data.merge=rgb: give red, green, blue and, where there is one, yellow, or take stack")
+        self.augmentation = augmentation if role == "train" else None
+        if cache and self.augmentation is not None:
+            raise ValueError(
+                "data.cache=true keeps crops squashed, and in training augmentation needs them at native resolution:"
+                " say augmentation=none, or data.cache=false"
+            )
         self.photos = photos if isinstance(photos, PhotoIndex) else PhotoIndex.of(photos)
         self.targets = targets.astype(np.int8, copy=False)
         self.on_bad_image = on_bad_image
@@ -166,15 +172,9 @@ class Photos(torch.utils.data.Dataset[Sample]):
         self.reading: Reading = reading
         self.upright = upright
         self.merge = merge
-        self.augmentation = augmentation if role == "train" else None
         self.cache_dir = cache_dir
         self.published = published
         self._last: tuple[Any, tuple[ImageFile, ...]] | None = None
-        if cache and self.augmentation is not None:
-            raise ValueError(
-                "data.cache=true keeps crops squashed, and in training augmentation needs them at native resolution:"
-                " say augmentation=none, or data.cache=false"
-            )
         self.cache = self._filled_cache(cache_format) if cache else None
 
     def __len__(self) -> int:

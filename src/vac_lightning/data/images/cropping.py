@@ -26,7 +26,7 @@ def crop(file: ImageFile, box: Box | None = None, side: int | None = None, readi
     the right and bottom edges, and pads with black whatever else lies outside.
 
     side: what both sides of the crop must have at least to be of use; read fast, a JPEG is decoded at the smallest
-        eighth of its size that gives it. None, or read as in the paper: native resolution.
+        scale of ImageFile.pixels that gives it. None, or read as in the paper: native resolution.
 
     Raises:
         DataError: the file cannot be decoded.

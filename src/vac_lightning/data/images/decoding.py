@@ -71,13 +71,14 @@ class ImageFile:
     def pixels(self, scale: float = 1.0, quick: bool = False) -> Pixels:
         """All of the image as RGB, uint8 (H, W, 3). Those of the last call are kept: do not change them.
 
-        scale: a JPEG is decoded at the smallest eighth of its size that is not below this share.
+        scale: a JPEG is decoded at 1, 2, 3 or 4 eighths of its size, the smallest that is not below this share, or
+            whole: at 5 to 7 eighths libjpeg-turbo takes longer than that.
         quick: decode a JPEG with the faster, slightly inexact transform and up-sampling of libjpeg-turbo.
 
         Raises:
             DataError: the file cannot be decoded.
         """
-        eighths = min(8, max(1, math.ceil(8 * scale))) if self._simple else 8
+        eighths = max(1, math.ceil(8 * scale)) if self._simple and scale <= 0.5 else 8
         if self._last is None or self._last[0] != (eighths, quick):
             self._last = None  # never two of them in memory
             with _blamed(self.path):

@@ -38,8 +38,8 @@ _Scene: TypeAlias = dict[int, list[int]]
 _Entries: TypeAlias = list[tuple[bytes, Pixels]]
 """Keys and values."""
 
-TRANSACTION = 32 << 20
-"""Bytes written at a time, which is what a kill loses at most of what is made."""
+TRANSACTION, SECONDS = 32 << 20, 10.0
+"""Bytes written at a time, or those of so many seconds: what a kill loses at most of what is made."""
 
 JPEG_SHARE = 0.25
 """Of raw pixels, what photographs take as JPEG, by which room is judged; on MS-COCO 0.15 (objects) to 0.21 (images)."""
@@ -127,14 +127,14 @@ class CropCache:
     def _make(self, missing: Sequence[int], files: NDArray[np.int32], reader: Callable[[], Reader]) -> int:
         self._check_room(missing)
         scenes = _by_scene(missing, files, len(self.sizes))
-        kept, made, held = 0, _Entries(), 0
+        kept, made, held, since = 0, _Entries(), 0, time.monotonic()
         with _told(len(missing), len(scenes), self.store.folder) as tell, closing(self._read(scenes, reader)) as read:
             try:
                 for crops in read:
                     made += crops
                     held += sum(len(value) for _, value in crops)
-                    if held >= TRANSACTION:
-                        full, made, held = made, [], 0
+                    if held >= TRANSACTION or time.monotonic() - since > SECONDS:
+                        full, made, held, since = made, [], 0, time.monotonic()
                         self.store.put(full)
                         tell(kept := kept + len(full))
             finally:
@@ -203,6 +203,8 @@ class CropCache:
         place, reason = error.filename or self.store.folder, error.strerror or error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"no room for the crop cache in {place} ({reason}); what was made is kept: {self._remedy()}"
+        if error.errno == errno.ENOMEM:
+            return f"the crop cache in {place} cannot be mapped ({reason}): raise ulimit -v, or say data.cache=false"
         if error.errno == errno.EIO:
             return f"the crop cache in {place} cannot be used ({reason}): delete that folder, or say data.cache=false"
         return f"no crop cache can be kept in {place} ({reason}): say data.cache_dir=FOLDER, or data.cache=false"

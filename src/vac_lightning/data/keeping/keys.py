@@ -61,4 +61,4 @@ def _identity(name: Path | str) -> bytes:
     return b"%s\0%d\0%d\0" % (os.fsencode(os.path.abspath(name)), found.st_size, found.st_mtime_ns)  # noqa: PTH100
 
 
-_VERSION = 1  # of how crops are made here: another one makes other keys
+_VERSION = 2  # of how crops are made here: another one makes other keys

@@ -19,10 +19,14 @@ def kept_folder(cache_dir: str | None = None) -> Path:
     """The folder of what is kept, which can be deleted at any time when no run uses it.
 
     cache_dir: the folder, or None for $VAC_CACHE, else $XDG_CACHE_HOME/vac_lightning, else ~/.cache/vac_lightning.
+
+    Raises:
+        OSError: there is no home folder, as for a bare user id in a container.
     """
-    if cache_dir := cache_dir or os.environ.get("VAC_CACHE"):
-        return Path(cache_dir).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "vac_lightning"
+    try:
+        return _folder(cache_dir)
+    except RuntimeError as error:
+        raise OSError(f"nothing can be kept between runs ({error}): set VAC_CACHE or data.cache_dir=FOLDER") from error
 
 
 @contextmanager
@@ -39,3 +43,9 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _folder(cache_dir: str | None) -> Path:
+    if cache_dir := cache_dir or os.environ.get("VAC_CACHE"):
+        return Path(cache_dir).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "vac_lightning"

@@ -39,7 +39,7 @@ class Store:
         first = {key: position for position, key in reversed(list(enumerate(keys)))}
         with _Turn(self.folder):
             _close(self.folder)
-            if not (self.folder / _FILE).is_file():
+            if not _written(self.folder):
                 return sorted(first.values())
             with _begin(self.folder) as transaction:
                 return sorted(position for key, position in first.items() if transaction.get(key) is None)
@@ -81,8 +81,8 @@ class _Turn:
         if isinstance(error, lmdb.Error):
             # A write that found room for its beginning alone is told as an I/O error.
             full = isinstance(error, lmdb.DiskError) or (self.writing and type(error) is lmdb.Error)
-            number = errno.ENOSPC if full else errno.EIO
-            raise OSError(number, str(error), str(self.folder)) from error
+            number = errno.ENOSPC if full else errno.ENOMEM if isinstance(error, lmdb.MemoryError) else errno.EIO
+            raise OSError(number, str(error).removeprefix(f"{self.folder}: "), str(self.folder)) from error
 
 
 def _begin(folder: Path) -> lmdb.Transaction:
@@ -103,7 +103,7 @@ def _opened(folder: Path, writable: bool = False) -> lmdb.Environment:
     if environment is None:
         if writable:
             folder.mkdir(parents=True, exist_ok=True)
-        elif not (folder / _FILE).is_file():
+        elif not _written(folder):
             raise FileNotFoundError(errno.ENOENT, "the file is not there", path)
         environment = _open(path, writable, lock=True)
         _environments[path] = environment
@@ -111,6 +111,12 @@ def _opened(folder: Path, writable: bool = False) -> lmdb.Environment:
             environment.reader_check()  # lets go of what killed readers held
         _check_length(folder, environment)
     return environment
+
+
+def _written(folder: Path) -> bool:
+    """Whether the file is there, and not empty as another process has just made it, or was killed when it had."""
+    file = folder / _FILE
+    return file.is_file() and file.stat().st_size > 0
 
 
 def _open(path: str, writable: bool, lock: bool) -> lmdb.Environment:
