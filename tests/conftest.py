@@ -21,6 +21,12 @@ ROOT = Path(__file__).parents[1]
 COCO_TINY = ROOT.parent / "shared" / "coco_tiny"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _kept_among_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is kept between runs stays among the tests."""
+    os.environ["VAC_CACHE"] = str(tmp_path_factory.mktemp("kept"))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command left: its exit code and what it printed."""
