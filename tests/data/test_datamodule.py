@@ -1,5 +1,6 @@
 """The data module: an order that seed and epoch decide, however many processes share it."""
 
+import multiprocessing
 import random
 import subprocess
 import sys
@@ -261,3 +262,16 @@ def test_a_process_that_exits_does_not_wait_for_its_workers(tmp_path):
         began = time.monotonic()
         assert process.wait(60) == 0
         assert time.monotonic() - began < 20  # it would be 30, not a matter of speed
+
+
+@pytest.mark.slow
+def test_a_worker_that_died_before_its_batch_was_fetched_is_found_too():
+    data = module(num_workers=1)
+    batches = iter(data.train_dataloader())
+    next(batches)
+    assert data.sample_of_dead_worker(ConnectionResetError()) is None
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    for error in (ConnectionResetError(), EOFError(), FileNotFoundError("the socket")):
+        assert str(data.sample_of_dead_worker(error)).startswith("sample ")
+    assert data.sample_of_dead_worker(OSError("another")) is None

@@ -74,7 +74,7 @@ def _message(error: BaseException, data: DataModule) -> str | None:
             f"no room on the disk{place} ({full.strerror}): every finished file was kept; make room and say the same"
             " words again, which go on from the last checkpoint"
         )
-    if isinstance(error, RuntimeError) and (sample := data.sample_of_dead_worker(error)) is not None:
+    if (sample := data.sample_of_dead_worker(error)) is not None:
         return (
             f"a loading process died while it read {sample}: look at that file, or lower num_workers where the"
             " machine ran out of memory"

@@ -14,7 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from vac_lightning.data.base import Batch, DataError, Dataset, check_labels, collate, fingerprint
-from vac_lightning.data.loading import Reader, check_picklable, outlive_signals, start_server, worker_context
+from vac_lightning.data.loading import (
+    Reader,
+    check_picklable,
+    living_workers,
+    outlive_signals,
+    start_server,
+    worker_context,
+)
 from vac_lightning.data.order import EvaluationOrder, Key, TrainingOrder
 
 
@@ -154,9 +161,17 @@ class DataModule(pl.LightningDataModule):
         return self._loader(role, EvaluationOrder(batches, *self._process()))
 
     def sample_of_dead_worker(self, error: BaseException) -> str | None:
-        """What a loading process was reading when it died, where `error` is torch's report of its death."""
+        """What a loading process was reading when it died, where `error` tells of its death.
+
+        That is torch's report of it or, where the process died before its last batch was fetched, a broken connection.
+        """
         found = re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)", str(error))
-        pids = {int(pid) for pid in found.group(1).split(",")} if found else set()
+        if found:
+            pids = {int(pid) for pid in found.group(1).split(",")}
+        elif isinstance(error, ConnectionError | EOFError | FileNotFoundError):
+            pids = {pid for reader in self._readers for pid, _ in reader.reading.tolist()} - living_workers()
+        else:
+            return None
         for reader in self._readers:
             for pid, index in reader.reading.tolist():
                 if pid in pids and index >= 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Reader", "check_picklable", "outlive_signals", "start_server", "worker_context"]
+__all__ = ["Reader", "check_picklable", "living_workers", "outlive_signals", "start_server", "worker_context"]
 
 import atexit
 import multiprocessing
@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import threading
+import time
 from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
@@ -90,6 +91,12 @@ def worker_context() -> BaseContext:
     _end_workers_at_exit()
     start_server()
     return multiprocessing.get_context(_METHOD)
+
+
+def living_workers(seconds: float = 1.0) -> set[int]:
+    """The process ids of loading processes that live, once those about to die had a moment for it."""
+    time.sleep(seconds)
+    return {child.pid for child in multiprocessing.active_children() if child.pid}
 
 
 def outlive_signals(worker: int) -> None:
