@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMOKE, Outcome, Vac
+from omegaconf import OmegaConf
 
-from vac_lightning.commands import assembly
+from vac_lightning.commands import assembly, predict
 from vac_lightning.metrics import SUMMARY
 from vac_lightning.report.figures import rgb
 from vac_lightning.runs import Run
@@ -138,3 +139,16 @@ def test_a_network_of_ones_own_is_told_or_fits_or_is_refused(train, tmp_path: Pa
     for text in ("plain, width: 8, first: 4", "wide, width: 8"):
         outcome = train(4, *backbone(text), "overwrite=true", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
         assert outcome.code == 0, outcome.err
+
+
+def test_files_are_merged_for_prediction_as_they_were_for_training(tmp_path: Path) -> None:
+    files = [tmp_path / f"{c}.png" for c in range(4)]
+    for c, file in enumerate(files):
+        cv2.imwrite(str(file), np.full((2, 3), 20 * (c + 1), np.uint8))
+    trained = OmegaConf.create({"data": {"paths": list("abcd"), "merge": "rgb"}})
+    pixels = predict.pixels(files, 3, predict.merged_files(trained))
+    assert pixels[0, 0].tolist() == [60, 80, 60]
+    with pytest.raises(ValueError, match="or 4 files, joined by commas"):
+        predict.pixels(files[:3], 3, predict.merged_files(trained))
+    trained.data.merge = "stack"
+    assert predict.merged_files(trained) is None

@@ -1,18 +1,19 @@
 """`vac predict PHOTO...`: labels, scores and heatmap overlays of photographs.
 
 A network of one channel sees a photograph's grey, the brightest of its colours; one of other than 3 a sample of as many
-files, a channel each, joined by commas: red.png,green.png,blue.png,yellow.png.
+files, a channel each, joined by commas: red.png,green.png,blue.png,yellow.png. Files of a run with data.merge=rgb are
+merged as they were in training.
 """
 
 from __future__ import annotations
 
-__all__ = ["main", "predict"]
+__all__ = ["main", "merged_files", "pixels", "predict"]
 
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vac_lightning.commands import app, words
 from vac_lightning.names import shown
@@ -41,8 +42,9 @@ def predict(config: DictConfig) -> None:
             raise ValueError("no photograph given: vac predict PHOTO... run=RUN")
         samples = [_files(photo) for photo in config.photos]
         run = Run(Path(config.run))
-        task = assembly.load_task(run, assembly.run_config(run), config.checkpoint).eval()
-        photos = [(files[0], _pixels(files, task.channels)) for files in samples]
+        trained = assembly.run_config(run)
+        task = assembly.load_task(run, trained, config.checkpoint).eval()
+        photos = [(files[0], pixels(files, task.channels, merged_files(trained))) for files in samples]
     console = app.console()
     side = task.views.size
     taken: set[str] = set()
@@ -78,22 +80,34 @@ def _files(photo: str) -> list[Path]:
     return files
 
 
-def _pixels(files: list[Path], channels: int) -> Pixels:
-    """A sample as the network takes it, uint8 (H, W, C)."""
-    import numpy as np
+def merged_files(trained: DictConfig) -> int | None:
+    """How many files of a sample the run's data set merged to red, green and blue, if it did."""
+    paths = OmegaConf.select(trained, "data.paths")
+    merge = OmegaConf.select(trained, "data.merge")
+    return len(paths) if merge == "rgb" and isinstance(paths, ListConfig) and len(paths) > 1 else None
 
+
+def pixels(files: list[Path], channels: int, together: int | None) -> Pixels:
+    """A sample as the network takes it, uint8 (H, W, C); of so many files merged together to RGB, where they are."""
     from vac_lightning.data.images.decoding import decode, grey
+    from vac_lightning.data.reading import merged
 
     names = ",".join(map(str, files))
-    if len(files) != channels and (len(files), channels) != (1, 3):
-        remedies = {1: "give one photograph a sample", 3: "give a photograph, or 3 files, joined by commas"}
+    expected = together or channels
+    if len(files) != expected and (len(files), channels) != (1, 3):
+        remedies = {
+            1: "give one photograph a sample",
+            3: f"give a photograph, or {expected} files, joined by commas",
+        }
         remedy = remedies.get(channels, f"give the {channels} files of a sample, a channel each, joined by commas")
         raise ValueError(f"{names}: the network takes images of {channels} channels: {remedy}")
     parts = [decode(path, upright=True) for path in files]
     if len({part.shape for part in parts}) > 1:
         sizes = ", ".join(f"{part.shape[1]} x {part.shape[0]}" for part in parts)
         raise ValueError(f"{names}: the files of a sample differ in size ({sizes})")
-    return parts[0] if channels == 3 and len(parts) == 1 else np.stack([grey(part) for part in parts], -1)
+    if channels == 3 and len(parts) == 1:
+        return parts[0]
+    return merged([grey(part) for part in parts], "rgb" if together else "stack")
 
 
 if __name__ == "__main__":

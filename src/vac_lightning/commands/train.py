@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,13 +169,21 @@ def _test_epochs(
 def _already_done(run: Run, plain: dict[str, Any]) -> float:
     results = run.results()
     if results["config_hash"] != config_hash(plain):
-        differing = ", ".join(config_difference(results["config"], plain))
+        differing = _listed(config_difference(results["config"], plain))
         raise app.UsageError(
             f"{run.path} holds a finished run of another configuration ({differing}): choose experiment=NAME or"
             " run_dir=PATH for this one, or overwrite=true to set that one aside"
         )
     log.info("%s is finished already; overwrite=true trains it again", run.path)
     return float(results["metrics"]["best"]["test"]["mAP"])
+
+
+def _listed(differences: Sequence[str], most: int = 8) -> str:
+    """The first of the differences, those in words that both have before others, and how many more there are."""
+    more = len(differences) - most
+    return ", ".join(sorted(differences, key=lambda each: "(not set)" in each)[:most]) + (
+        f", and {more} more" if more > 0 else ""
+    )
 
 
 def _with_absolute_places(config: DictConfig) -> DictConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["check", "explain", "help_text", "normalised", "positional", "shipped", "variant"]
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -121,6 +122,8 @@ def check(config: DictConfig) -> None:
         raise HydraException("data.table is needed: say data.table=FILE, a .csv, .tsv or .parquet of samples")
     if config.get("augmentation") is not None and "augmentation" not in config.data:
         raise HydraException("augmentation: this data set takes none; leave the word out")
+    if config.get("augmentation") is not None and "_target_" not in config.augmentation:
+        raise HydraException("augmentation=none takes no steps: add them to augmentation=srn or augmentation=strong")
     transform = OmegaConf.select(config, "transform", default=_ABSENT)
     if transform is not _ABSENT:
         letters = sorted({*config.views.letters, "s"})
@@ -195,7 +198,7 @@ def _as_text(path: str) -> str:
 
 def _unknown_word(command: str, word: str) -> str:
     with hydra.initialize_config_dir(str(shipped("conf")), version_base="1.3"):
-        node: Any = hydra.compose(command)
+        node: Any = hydra.compose(command, _choices())
     if word in node:
         return f"{word} is a choice of a file: say {word}.WORD=VALUE, or '~{word}' '+{word}={{...}}' for another whole"
     prefix, _, leaf = word.rpartition(".")
@@ -206,6 +209,14 @@ def _unknown_word(command: str, word: str) -> str:
     near = get_close_matches(leaf, names, n=1)
     hint = f"did you mean {'.'.join(filter(None, (prefix, near[0])))}? " if near else ""
     return f"unknown word {word!r}; {hint}allowed{' in ' + prefix if prefix else ''}: {', '.join(names)}"
+
+
+def _choices() -> list[str]:
+    """The overrides on the command line that choose a file of conf/, whose words are then the ones allowed."""
+    words = (argument.partition("=") for argument in sys.argv[1:])
+    return [
+        f"{group}={file}" for group, _, file in words if file and (shipped("conf") / group / f"{file}.yaml").is_file()
+    ]
 
 
 def _whole(least: int) -> Callable[[Any], bool]:

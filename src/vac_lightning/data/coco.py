@@ -74,7 +74,8 @@ def coco(
     if annotations and "{split}" not in annotations and len(shared) > 1:
         own = own[_of_split(source, shared, index.names, base, images, file)]
     if not len(own):
-        raise DataError(f"{file} has no image of the split {source!r}: check data.splits and data.images")
+        held_out = " or set data.holdout, the share of train to hold out" if source == _HOLDOUT else ""
+        raise DataError(f"{file} has no image of the split {source!r}: check data.splits and data.images{held_out}")
     first = folder / index.names[int(own[0])]
     if needs_first_file(options) and not first.is_file():
         raise DataError(f"not found: {first}, the first image that {file} names. {_remedy(source)}")
@@ -146,9 +147,11 @@ def _of_split(
             }
             if not own:
                 kind = "begins with none of" if by_name else "lies in the folder of none of"
+                above = "the folder that file names begin at, such as photos"
+                other = "a pattern such as photos/{split}" if by_name else above
                 raise DataError(
                     f"{file}: image {i}, {name!r}, {kind} {', '.join(folders)}, the splits that share the file: add it "
-                    "there, take the record out, or set data.images to a pattern such as photos/{split}"
+                    f"there, take the record out, or set data.images to {other}"
                 )
             mine[i] = split in own
     return mine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Box", "Photo", "PhotoIndex", "Photos", "corners", "crop", "squashed"]
+__all__ = ["Box", "Photo", "PhotoIndex", "Photos", "corners", "crop", "merged", "squashed"]
 
 import math
 import os
@@ -206,13 +206,14 @@ class Photos(torch.utils.data.Dataset[Sample]):
         try:
             parts = [crop(file, photo.box, side, self.reading) for file in self._opened(photo.path)]
         except DataError as error:
-            raise DataError(f"sample {index}: {error}") from error
+            skip = "" if self.on_bad_image == "skip" else "; data.on_bad_image=skip leaves such images out"
+            raise DataError(f"sample {index}: {error}{skip}") from error
         if len(parts) == 1:
             return parts[0]
         if len({part.shape for part in parts}) > 1:
             shapes = ", ".join(f"{part.shape[1]} x {part.shape[0]}" for part in parts)
             raise DataError(f"sample {index} ({self.source(index)}): its files differ in size ({shapes})")
-        return _merged([grey(part) for part in parts], self.merge)
+        return merged([grey(part) for part in parts], self.merge)
 
     def source(self, index: int) -> str:
         """The files of sample `index`, relative to the root where they lie inside it, and its box."""
@@ -255,7 +256,7 @@ class Photos(torch.utils.data.Dataset[Sample]):
         return {**self.__dict__, "_last": None}
 
 
-def _merged(parts: Sequence[Pixels], merge: str) -> Pixels:
+def merged(parts: Sequence[Pixels], merge: str) -> Pixels:
     """One image (H, W, C) of greys (H, W)."""
     if merge == "stack":
         return np.stack(parts, -1)

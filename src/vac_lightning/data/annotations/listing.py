@@ -144,9 +144,13 @@ def _refuse_repeated(columns: Columns, photos: PhotoIndex) -> None:
             again[row] = before
     repeated = np.zeros(len(columns), np.bool_)
     repeated[list(again)] = True
+    whole = np.isnan(photos.boxes).all()
+    remedy = (
+        "join their labels, or name the columns of boxes, data.boxes=[x,y,w,h]" if whole else "or join their labels"
+    )
     columns.refuse(
         repeated,
-        lambda row: f"the same file and box as {columns.where(again[row])}: take one of them out, or join their labels",
+        lambda row: f"the same file and box as {columns.where(again[row])}: take one of them out, {remedy}",
     )
 
 

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ from vac_lightning.data.base import DataError
 from vac_lightning.data.keeping.places import kept_folder
 from vac_lightning.data.reading import PhotoIndex
 from vac_lightning.runs import write_atomically
+
+log = logging.getLogger(__name__)
 
 
 def splits_of(splits: Mapping[str, Any], role: str) -> list[str]:
@@ -131,6 +134,7 @@ def _keep(beside: Path, elsewhere: Path, content: str) -> None:
 
 def _write(path: Path, content: str) -> None:
     write_atomically(path, lambda file: file.write(content.encode()))
+    log.info("the table comes without a split: one was made, and is kept in %s", path)
 
 
 def _groups(columns: Columns, name: str | None) -> NDArray[np.int64]:
