@@ -20,6 +20,8 @@ def test_training_overfits_80_photographs(vac: Vac, coco_tiny: Path, tmp_path: P
         "data=coco",
         f"data.root={coco_tiny}",
         SPLITS % "train2017",
+        "data.cache=true",
+        f"data.cache_dir={tmp_path / 'kept'}",
         "recipe=shapes",
         "backbone=tiny",
         "image_size=96",
@@ -39,5 +41,6 @@ def test_training_overfits_80_photographs(vac: Vac, coco_tiny: Path, tmp_path: P
     assert len(run.results()["labels"]) == 80
     predictions = run.predictions()
     assert predictions["logits"].shape == (80, 80)
+    assert (tmp_path / "kept" / "crops").is_dir()
     # "test" was pointed at the training photographs: this is the training mAP.
     assert evaluate(predictions["logits"], predictions["targets"])["mAP"] >= 95
