@@ -214,6 +214,15 @@ def test_the_hash_covers_what_determines_a_result():
     assert len({config_hash(config) for config in [CONFIG, *different]}) == 6
 
 
+def test_the_name_of_a_run_folder_stands_for_itself_alone():
+    """Not for every text that holds its letters."""
+    hashes = set()
+    for place in ("a", "b", "/runs/elsewhere"):
+        moved = {"dirpath": f"{place}/checkpoints"}
+        hashes.add(config_hash(CONFIG | {"run_dir": place, "callbacks": {"checkpoint": moved, "paths": [place]}}))
+    assert hashes == {config_hash(CONFIG)}
+
+
 def test_a_raw_cache_changes_no_number_and_a_jpeg_cache_does():
     plain = CONFIG | {"data": {"root": "/data", "cache": False, "cache_format": "raw", "cache_dir": None}}
     changes = [{"cache": True}, {"cache_dir": "/scratch"}, {"cache_format": "jpeg"}, {"cache": True, "cache_dir": "/x"}]

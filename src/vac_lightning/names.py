@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["inside", "is_printable", "shown"]
+__all__ = ["inside", "is_printable", "relative", "shown"]
 
 import unicodedata
 from os.path import splitdrive
+from pathlib import Path
 
 
 def is_printable(text: str) -> bool:
@@ -22,6 +23,11 @@ def inside(path: str) -> bool:
     """Whether a path, taken from a folder, stays in it by its letters alone; links in the folder may lead anywhere."""
     parts = path.replace("\\", "/").split("/")  # the first is empty where a path begins at a root
     return parts[0] != "" and ".." not in parts and "\0" not in path and not splitdrive(path)[0]
+
+
+def relative(root: Path, *paths: Path) -> str:
+    """Files as people know them: from the root where they lie below it, several joined by " + "."""
+    return " + ".join((path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in paths)
 
 
 _TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

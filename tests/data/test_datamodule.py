@@ -210,6 +210,18 @@ def test_splits_of_different_labels_are_refused():
     assert data.labels == ("a", "b", "c")
 
 
+def test_splits_of_different_channels_are_refused():
+    class Channels(Numbers):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            return sample._replace(images=[image[: 3 - (self.role == "val")] for image in sample.images])
+
+    data = DataModule(lambda role, sizes: Channels(role, sizes, 4, ("a",)), [4], 2)
+    assert data.channels == 3
+    with pytest.raises(DataError, match="images of the val split have 2 channels, those of the other splits 3"):
+        data.setup("fit")
+
+
 def test_an_empty_split_is_refused():
     with pytest.raises(DataError, match="the train split is empty"):
         module(n=0).setup("fit")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vac_lightning.data.annotations.indexing import indexed
 from vac_lightning.data.annotations.instances import presence
-from vac_lightning.data.annotations.records import needs_first_file, record
+from vac_lightning.data.annotations.records import needs_first_file, record, split_of
 from vac_lightning.data.annotations.splitting import stratified
 from vac_lightning.data.base import DataError, Published
 from vac_lightning.data.reading import PhotoIndex, Photos
@@ -56,12 +56,9 @@ def coco(
             categories or files outside their folder.
         ValueError: a split whose name is no text; a holdout that is no share, leaves nothing, or that no role uses.
     """
-    split = splits.get(role)
     if odd := [name for name in splits.values() if not isinstance(name, str | None)]:
         raise ValueError(f"data.splits names the split {odd[0]!r}: give a text, numbers in quotes")
-    if not split:
-        known = ", ".join(map(repr, splits))
-        raise DataError(f"role={role!r} has no split: use one of {known}, or add it to data.splits")
+    split = split_of(role, splits)
     source = split
     if holdout is not None:
         _check_holdout(holdout, splits)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vac_lightning.data.annotations.indexing import Index, checked
 from vac_lightning.data.annotations.matlab import Value, variables
-from vac_lightning.data.annotations.records import blame, needs_first_file, record
+from vac_lightning.data.annotations.records import blame, needs_first_file, record, split_of
 from vac_lightning.data.base import DataError, Published
 from vac_lightning.data.reading import PhotoIndex, Photos
 
@@ -38,10 +38,7 @@ def pa100k(
     Raises:
         DataError: an unknown role or split; files that are missing or malformed.
     """
-    split = splits.get(role)
-    if not isinstance(split, str) or split not in _PARTS:
-        roles, known = ", ".join(map(repr, splits)), ", ".join(map(repr, _PARTS))
-        raise DataError(f"role={role!r} has split {split!r}: the roles are {roles}, each one of {known}")
+    split = split_of(role, splits, _PARTS)
     base = Path(root).expanduser()
     places = [base / "annotation.mat", base / "annotation" / "annotation.mat"]
     file = next(filter(Path.is_file, places), None)

@@ -26,6 +26,7 @@ from vac_lightning.data.images.decoding import ImageFile, Pixels, grey
 from vac_lightning.data.images.screening import LeftOut, screened
 from vac_lightning.data.keeping.cache import CropCache, Format
 from vac_lightning.data.keeping.keys import crop_keys
+from vac_lightning.names import relative
 
 
 class Photo(NamedTuple):
@@ -142,10 +143,7 @@ class Photos(torch.utils.data.Dataset[Sample]):
             raise ValueError(f"targets is {targets.shape}: give a row a photo and a column a label, {shape}")
         if not sizes or min(sizes) < 1:
             raise ValueError(f"sizes={list(sizes)}: give one or more sides in pixels, such as [224, 192]")
-        words: dict[str, Any] = {"reading": reading, "merge": merge, "on_bad_image": on_bad_image}
-        for word, value in (words | {"cache": cache, "cache_format": cache_format}).items():
-            if value not in _WORDS[word]:
-                raise ValueError(f"data.{word}={value}: choose {' or '.join(map(str, _WORDS[word])).lower()}")
+        _check_words(reading=reading, merge=merge, on_bad_image=on_bad_image, cache=cache, cache_format=cache_format)
         if merge == "rgb" and any(not isinstance(path, Path) and len(path) not in (3, 4) for path, _ in photos[:1]):
             raise ValueError("data.merge=rgb: give red, green, blue and, where there is one, yellow, or take stack")
         self.augmentation = augmentation if role == "train" else None
@@ -218,10 +216,7 @@ class Photos(torch.utils.data.Dataset[Sample]):
     def source(self, index: int) -> str:
         """The files of sample `index`, relative to the root where they lie inside it, and its box."""
         path, box = self.photos[index]
-        paths = path if isinstance(path, tuple) else (path,)
-        name = " + ".join(
-            (one.relative_to(self.root) if one.is_relative_to(self.root) else one).as_posix() for one in paths
-        )
+        name = relative(self.root, *(path if isinstance(path, tuple) else (path,)))
         return name if box is None else f"{name} [{', '.join(f'{value:.12g}' for value in box)}]"
 
     def _read(self, index: int, sizes: Sequence[int]) -> list[Tensor]:
@@ -265,6 +260,12 @@ def merged(parts: Sequence[Pixels], merge: str) -> Pixels:
         half = yellow[0] // 2
         red, green = (part + np.minimum(half, 255 - part) for part in (red, green))
     return np.stack([red, green, blue], -1)
+
+
+def _check_words(**words: Any) -> None:
+    for word, value in words.items():
+        if value not in _WORDS[word]:
+            raise ValueError(f"data.{word}={value}: choose {' or '.join(map(str, _WORDS[word])).lower()}")
 
 
 _WORDS: dict[str, tuple[Any, ...]] = {

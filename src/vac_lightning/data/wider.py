@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vac_lightning.data.annotations.records import below, blame, needs_first_file, record
+from vac_lightning.data.annotations.records import below, blame, needs_first_file, record, split_of
 from vac_lightning.data.base import DataError, Published
 from vac_lightning.data.reading import Box, PhotoIndex, Photos
 
@@ -53,10 +53,7 @@ def wider(
     Raises:
         DataError: an unknown role or split; files that are missing or malformed, or that name files outside Image/.
     """
-    split = splits.get(role)
-    if not isinstance(split, str) or split not in _PARTS:
-        roles, known = ", ".join(map(repr, splits)), ", ".join(map(repr, _PARTS))
-        raise DataError(f"role={role!r} has split {split!r}: the roles are {roles}, each one of {known}")
+    split = split_of(role, splits, _PARTS)
     base, parts = Path(root).expanduser(), _PARTS[split]
     name = f"wider_attribute_{'test' if split == 'test' else 'trainval'}.json"
     file = next((path for folder in _FOLDERS if (path := base / folder / name).is_file()), None)

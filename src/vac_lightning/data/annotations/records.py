@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["below", "blame", "collected", "is_collecting", "needs_first_file", "record"]
+__all__ = ["below", "blame", "collected", "is_collecting", "needs_first_file", "record", "split_of"]
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -90,6 +90,28 @@ def below(folder: Path, name: str, place: object) -> str:
     if not inside(name):
         raise DataError(f"{place} names the file {name!r}, outside {folder}: take the record out, or mend its path")
     return name
+
+
+def split_of(role: str, splits: Mapping[str, Any], known: Iterable[str] | None = None) -> str:
+    """The name of the split that plays a role.
+
+    known: the splits that there are, where they are given.
+
+    Raises:
+        DataError: a role without a split, or with one that is not known.
+    """
+    split = splits.get(role)
+    if not split:
+        raise DataError(f"role={role!r} has no split: use one of {_listed(splits)}, or add it to data.splits")
+    if known is not None and split not in list(known):
+        raise DataError(
+            f"role={role!r} has split {split!r}: the roles are {_listed(splits)}, each one of {_listed(known)}"
+        )
+    return str(split)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 _errors: ContextVar[list[DataError] | None] = ContextVar("errors", default=None)

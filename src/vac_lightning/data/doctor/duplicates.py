@@ -14,6 +14,7 @@ from vac_lightning.data.doctor import sources
 from vac_lightning.data.doctor.findings import Finding
 from vac_lightning.data.images.inspection import FileFacts
 from vac_lightning.data.reading import Photos
+from vac_lightning.names import relative
 
 
 def check_duplicates(splits: Mapping[str, Dataset], facts: Mapping[Path, FileFacts]) -> Iterator[Finding]:
@@ -47,7 +48,7 @@ def check_repeated(split_name: str, split: Photos) -> Iterator[Finding]:
         original = int(originals[sample])
         same = np.array_equal(split.targets[sample], split.targets[original])
         detail = f"the same file and box as sample {original}, with {'the same' if same else 'other'} labels"
-        file = sources.name(split, *(path if isinstance(path, tuple) else (path,)))
+        file = relative(split.root, *(path if isinstance(path, tuple) else (path,)))
         yield Finding("warning", "repeated sample", split_name, sample, file, box, detail=detail)
 
 
@@ -60,4 +61,4 @@ def _contents(split: Dataset, facts: Mapping[Path, FileFacts]) -> Iterator[tuple
     for row, sample in zip(*(part.tolist() for part in sources.images(split)), strict=True):
         of_image = [paths[file] for file in row]
         # A file that cannot be read is at least the same as itself.
-        yield tuple(facts[path].digest or str(path) for path in of_image), sources.name(split, *of_image), sample
+        yield tuple(facts[path].digest or str(path) for path in of_image), relative(split.root, *of_image), sample

@@ -15,6 +15,7 @@ from vac_lightning.data.doctor import sources
 from vac_lightning.data.doctor.findings import Finding
 from vac_lightning.data.images.inspection import FileFacts
 from vac_lightning.data.reading import Photos, corners
+from vac_lightning.names import relative
 
 
 def check_files(
@@ -28,7 +29,7 @@ def check_files(
     used, position, count = np.unique(index.files, return_index=True, return_counts=True)
     for file, at, samples in zip(used.tolist(), position.tolist(), count.tolist(), strict=True):
         path = index.folder / index.names[file]
-        fact, where = facts[path], (split_name, at // index.files.shape[1], sources.name(split, path))
+        fact, where = facts[path], (split_name, at // index.files.shape[1], relative(split.root, path))
         if fact.error:
             detail = f"{fact.error} (samples it concerns: {samples})"
             yield Finding("warning" if skips else "error", f"{fact.problem} file", *where, detail=detail)
@@ -63,7 +64,7 @@ def check_boxes(split_name: str, split: Photos, facts: Mapping[Path, FileFacts])
     kind[np.isnan(x) | (width == 0)] = ""  # no box; no size to compare with
     for sample in np.flatnonzero(kind != "").tolist():
         path, box = index[sample]
-        file = sources.name(split, *(path if isinstance(path, tuple) else (path,)))
+        file = relative(split.root, *(path if isinstance(path, tuple) else (path,)))
         size = int(width[sample]), int(height[sample])
         finite = kind[sample] != "box not finite"
         effect = "a run would stop at it"
@@ -82,7 +83,7 @@ def _misfits(split_name: str, split: Photos, facts: Mapping[Path, FileFacts]) ->
         found = {(facts[path].width, facts[path].height) for path in paths if not facts[path].error}
         if len(found) > 1:
             detail = f"its files differ in size: {', '.join(f'{w} x {h}' for w, h in sorted(found))}"
-            yield Finding("error", "sizes differ", split_name, sample, sources.name(split, *paths), detail=detail)
+            yield Finding("error", "sizes differ", split_name, sample, relative(split.root, *paths), detail=detail)
 
 
 @cache

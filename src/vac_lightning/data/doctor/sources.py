@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Images", "files", "images", "name"]
+__all__ = ["Images", "files", "images"]
 
 from pathlib import Path
 from typing import NamedTuple
@@ -37,9 +37,3 @@ def files(split: Dataset) -> list[Path]:
     if not isinstance(split, Photos):
         return []
     return [split.photos.folder / split.photos.names[file] for file in np.unique(split.photos.files).tolist()]
-
-
-def name(split: Photos, *paths: Path) -> str:
-    """Files as people know them: relative to the root of the data where they lie inside it."""
-    root = split.root
-    return " + ".join((path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in paths)

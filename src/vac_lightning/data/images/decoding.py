@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["MAX_PIXELS", "ImageFile", "Pixels", "decode", "grey", "orientation"]
+__all__ = ["MAX_PIXELS", "ImageFile", "Pixels", "decode", "grey", "orientation", "processors"]
 
 import io
 import math
+import os
 import re
 import stat
 from collections.abc import Callable, Iterator
@@ -121,6 +122,11 @@ def orientation(data: bytes) -> int:
     with Image.open(io.BytesIO(data)) as image:
         turn = 1 if image.format == "TIFF" else image.getexif().get(0x0112, 1)
     return turn if turn in _TURNS else 1
+
+
+def processors() -> int:
+    """How many files this process can decode at once: the processors that it may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -5,14 +5,13 @@ from __future__ import annotations
 __all__ = ["FileFacts", "inspect_files"]
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from vac_lightning.data.base import DataError
-from vac_lightning.data.images.decoding import ImageFile, orientation
+from vac_lightning.data.images.decoding import ImageFile, orientation, processors
 from vac_lightning.names import shown
 
 
@@ -49,12 +48,12 @@ def inspect_files(
 
     digests: of the files' bytes too.
     upright: sizes after the EXIF orientation.
-    threads: how many decode at once; None for as many as there are cores.
+    threads: how many decode at once; None for as many as there are processors for us.
     progress: called with the number of files done and of all, now and then; what it raises ends the inspection.
     """
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     facts: list[FileFacts] = []
-    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(threads or processors())
     try:
         for chunk in pool.map(lambda chunk: [_facts(path, digests, upright) for path in chunk], chunks):
             facts += chunk

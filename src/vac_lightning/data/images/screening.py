@@ -22,6 +22,7 @@ from rich.progress import Progress
 from vac_lightning.data.base import DataError
 from vac_lightning.data.images.inspection import inspect_files
 from vac_lightning.data.keeping.places import kept_folder, locked
+from vac_lightning.names import relative
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def screened(
     keep = np.logical_not(hits.any(1))
     samples = np.bincount(files[np.arange(len(files)), hits.argmax(1)][~keep], minlength=len(names))
     left_out = [
-        LeftOut(_relative(paths[i], root), reason, int(samples[used[i]])) for i, reason in sorted(reasons.items())
+        LeftOut(relative(root, paths[i]), reason, int(samples[used[i]])) for i, reason in sorted(reasons.items())
     ]
     if len(files) and not keep.any():
         raise DataError(f"none of {len(files)} samples can be read; the first: {left_out[0].reason}")
@@ -138,10 +139,6 @@ def _shown(count: int, root: Path) -> Iterator[Callable[[int], None]]:
     with Progress(console=console, transient=True, disable=count <= _MANY or not console.is_terminal) as progress:
         task = progress.add_task("inspecting images", total=count)
         yield lambda done: progress.advance(task, done)
-
-
-def _relative(path: Path, root: Path) -> str:
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 _BATCH = 512  # files between two looks at the progress, and at most to inspect again after a kill

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vac_lightning.data.base import DataError
-from vac_lightning.data.images.decoding import Pixels
+from vac_lightning.data.images.decoding import Pixels, processors
 from vac_lightning.data.keeping.places import kept_folder, locked
 from vac_lightning.data.keeping.store import Store
 
 log = logging.getLogger(__name__)
 
 Format: TypeAlias = Literal["raw", "jpeg"]
-Reader: TypeAlias = Callable[[int, Sequence[int]], list[Tensor]]
+CropReader: TypeAlias = Callable[[int, Sequence[int]], list[Tensor]]
 """(sample, sizes) -> its crop at these sizes, uint8 (C, s, s) each."""
 _Scene: TypeAlias = dict[int, list[int]]
 """Samples of the same files -> positions among the sizes."""
@@ -101,7 +101,7 @@ class CropCache:
         """A crop (C, s, s) as reading it from here gives it."""
         return self._decoded(self._encoded(image), image.shape[-1])
 
-    def fill(self, files: NDArray[np.int32], reader: Callable[[], Reader]) -> int:
+    def fill(self, files: NDArray[np.int32], reader: Callable[[], CropReader]) -> int:
         """Make the crops that are not there; how many. Processes that come at the same time wait, and find them there.
 
         files: int32 (N, K), which files make a sample; samples of the same are read one after the other by one reader.
@@ -124,7 +124,7 @@ class CropCache:
         except OSError as error:
             raise DataError(self._explained(error)) from error
 
-    def _make(self, missing: Sequence[int], files: NDArray[np.int32], reader: Callable[[], Reader]) -> int:
+    def _make(self, missing: Sequence[int], files: NDArray[np.int32], reader: Callable[[], CropReader]) -> int:
         self._check_room(missing)
         scenes = _by_scene(missing, files, len(self.sizes))
         kept, made, held, since = 0, _Entries(), 0, time.monotonic()
@@ -142,7 +142,7 @@ class CropCache:
                 tell(kept := kept + len(made))
         return kept
 
-    def _read(self, scenes: Iterable[_Scene], reader: Callable[[], Reader]) -> Generator[_Entries, None, None]:
+    def _read(self, scenes: Iterable[_Scene], reader: Callable[[], CropReader]) -> Generator[_Entries, None, None]:
         """Keys and values of the crops of scene after scene, read in threads that are a few scenes ahead."""
 
         def entries(scene: _Scene) -> _Entries:
@@ -153,7 +153,7 @@ class CropCache:
                 for position, image in zip(wanted, read(index, [self.sizes[i] for i in wanted]), strict=True)
             ]
 
-        threads = _processors()
+        threads = processors()
         ahead: deque[Future[_Entries]] = deque()
         pool = ThreadPoolExecutor(threads, "crops")
         try:
@@ -249,10 +249,6 @@ def _pages(length: float) -> int:
 def _readable(count: int) -> str:
     number, unit = next((count / scale, unit) for scale, unit in _UNITS if count >= scale)
     return f"{number:.1f} {unit} ({count} bytes)"
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (0, "bytes"))
