@@ -18,6 +18,7 @@ from conftest import SMOKE
 from wandb_server import KEY, Server, environment
 
 from vac_lightning import loggers
+from vac_lightning.account import answers
 from vac_lightning.runs import Run
 
 
@@ -122,6 +123,7 @@ def _assert_nothing_holds_the_key(folder: Path) -> None:
 _PREEMPTED = """
 import signal, sys, time
 from vac_lightning import loggers
+from vac_lightning.account import answers
 
 signals = []
 for number in (signal.SIGTERM, signal.SIGINT):
@@ -199,6 +201,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(tmp_path: Path) -> None:
 _RESUMED = """
 import sys
 from vac_lightning import loggers
+from vac_lightning.account import answers
 
 logger = loggers.wandb(sys.argv[1], "row", "experiment", {}, "vac", resumed=True)
 logger.log_metrics({"epoch": 0.0}, step=int(sys.argv[2]))
@@ -258,11 +261,11 @@ def _service() -> int:
 
 
 def test_a_server_answers_only_if_it_says_something(server: Server) -> None:
-    assert loggers._answers(server.url)
+    assert answers(server.url)
     server.hang()
-    assert not loggers._answers(server.url, seconds=0.2)
-    assert not loggers._answers("http://127.0.0.1:9")
-    assert not loggers._answers("no address")
+    assert not answers(server.url, seconds=0.2)
+    assert not answers("http://127.0.0.1:9")
+    assert not answers("no address")
 
 
 def test_closing_without_a_wandb_run_does_nothing() -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["account", "close_wandb", "conclude", "tensorboard", "wandb"]
+__all__ = ["close_wandb", "conclude", "tensorboard", "wandb"]
 
-import http.client
 import logging
 import math
 import os
-import ssl
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from vac_lightning import uploads
+from vac_lightning.account import answers, quiet_client
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +41,7 @@ def wandb(
     online run whose server goes away is written locally, sent on when the server is back, and given up
     `finish_seconds` after its end: `close_wandb` then says how to send the rest.
     """
-    client = _quiet_client()
+    client = quiet_client()
     before = uploads.latest(Path(save_dir)) if resumed else None
     waits = before is not None and not before.online and not before.sent
     mode = os.environ.get("WANDB_MODE") or ("offline" if waits else _mode())
@@ -109,26 +106,6 @@ def conclude(logger: Logger, metrics: Mapping[str, Mapping[str, Any]], positives
     ap = {name: metrics[name]["test"] for name in ("best", "last")}
     rows = [[label, count, *(ap[name].get(f"AP/{label}") for name in ap)] for label, count in positives.items()]
     logger.log_table("test/AP_by_label", columns=["label", "positives", "AP, best epoch", "AP, last epoch"], data=rows)
-
-
-def account() -> str:
-    """The address of the W&B server that a login is at hand for.
-
-    Raises:
-        PermissionError: not logged in.
-        ConnectionError: the server does not answer.
-    """
-    client = _quiet_client()
-    url = str(client.setup().settings.base_url)
-    try:
-        logged_in = client.login(prompt=False, verify=False)
-    except Exception as error:
-        raise PermissionError(f"W&B credentials could not be read ({error})") from error
-    if not logged_in:
-        raise PermissionError(f"not logged in to W&B at {url}: set WANDB_API_KEY, or say: wandb login")
-    if not _answers(url):
-        raise ConnectionError(f"W&B at {url} does not answer; nothing was sent, and the same words try again")
-    return url
 
 
 def close_wandb(exit_code: int, preempted: bool = False) -> None:
@@ -211,7 +188,7 @@ class _Unbreakable(WandbLogger):
     @rank_zero_only
     def _log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
         # All else goes through W&B's files, but for a table it asks the server first, and waits 19 s for an answer.
-        if not self._offline and not _answers(self.experiment.settings.base_url):
+        if not self._offline and not answers(self.experiment.settings.base_url):
             raise ConnectionError(f"the server does not answer, and was to be asked about the table {key}")
         super().log_table(key, *args, **kwargs)
 
@@ -222,15 +199,6 @@ class _Unbreakable(WandbLogger):
             if not self._failed:
                 log.warning("W&B did not log something (%r); this run goes on", error)
             self._failed = True
-
-
-def _quiet_client() -> Any:
-    os.environ.setdefault("WANDB_SILENT", "true")
-    # W&B's reports about itself hold up the end of a process for 10 s where its server does not answer.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import wandb as client
-
-    return client
 
 
 @rank_zero_only
@@ -246,20 +214,7 @@ def _mode() -> str:
     except Exception as error:
         log.warning("W&B credentials could not be read (%s)", error)
         return "offline"
-    return "online" if logged_in and _answers(client.setup().settings.base_url) else "offline"
-
-
-def _answers(url: str, seconds: float = 5.0) -> bool:
-    """Whether an HTTP server says anything at all, be it that there is no such page; through a proxy if one is set."""
-    try:
-        with urllib.request.urlopen(url, timeout=seconds):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # W&B has settings of its own for certificates
-    except (OSError, ValueError, http.client.HTTPException):
-        return False
+    return "online" if logged_in and answers(client.setup().settings.base_url) else "offline"
 
 
 def _failure_within(seconds: float, act: Callable[[], object]) -> BaseException | None:

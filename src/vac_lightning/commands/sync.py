@@ -31,7 +31,7 @@ def sync(config: DictConfig) -> None:
         UsageError: nothing to look in, or not logged in.
         RunError: the server does not answer, or a run could not be sent; the others were.
     """
-    from vac_lightning import loggers, uploads
+    from vac_lightning import account, uploads
 
     console = app.console()
     with app.usage():
@@ -47,7 +47,7 @@ def sync(config: DictConfig) -> None:
                 console.print(shown(str(part.file)), soft_wrap=True)
     elif waiting:
         try:
-            loggers.account()
+            account.login()
         except PermissionError as error:
             raise app.UsageError(str(error)) from error
         except ConnectionError as error:
