@@ -17,7 +17,7 @@ import pytest
 from conftest import SMOKE
 from wandb_server import KEY, Server, environment
 
-from vac_lightning import loggers
+from vac_lightning import loggers, uploads
 from vac_lightning.account import answers
 from vac_lightning.runs import Run
 
@@ -122,7 +122,7 @@ def _assert_nothing_holds_the_key(folder: Path) -> None:
 
 _PREEMPTED = """
 import signal, sys, time
-from vac_lightning import loggers
+from vac_lightning import loggers, uploads
 from vac_lightning.account import answers
 
 signals = []
@@ -200,7 +200,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(tmp_path: Path) -> None:
 
 _RESUMED = """
 import sys
-from vac_lightning import loggers
+from vac_lightning import loggers, uploads
 from vac_lightning.account import answers
 
 logger = loggers.wandb(sys.argv[1], "row", "experiment", {}, "vac", resumed=True)
@@ -218,6 +218,17 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run_online(server: Server, tmp_
     assert len(ids) == 1
     history = server.streamed("wandb-history.jsonl")
     assert [(row["_step"], row["trainer/global_step"]) for row in history] == [(0, 0), (1, 1)]
+    (parts,) = uploads.find([tmp_path])
+    assert [(part.online, part.sent) for part in parts] == [(True, True), (True, True)]
+
+    # What was logged offline must reach the server before what comes after it.
+    unsent = tmp_path / "wandb" / f"offline-run-99990101_000000-{parts[0].id}" / parts[0].file.name
+    unsent.parent.mkdir()
+    unsent.write_bytes(b"not sent yet")
+    calls = len(server.operations("UpsertBucket"))
+    subprocess.run([*command[:-1], "2"], env=environment(server, tmp_path / "home"), check=True, timeout=60)
+    assert len(server.operations("UpsertBucket")) == calls
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
 
 
 @pytest.mark.slow
