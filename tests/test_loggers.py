@@ -122,8 +122,7 @@ def _assert_nothing_holds_the_key(folder: Path) -> None:
 
 _PREEMPTED = """
 import signal, sys, time
-from vac_lightning import loggers, uploads
-from vac_lightning.account import answers
+from vac_lightning import loggers
 
 signals = []
 for number in (signal.SIGTERM, signal.SIGINT):
@@ -200,8 +199,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(tmp_path: Path) -> None:
 
 _RESUMED = """
 import sys
-from vac_lightning import loggers, uploads
-from vac_lightning.account import answers
+from vac_lightning import loggers
 
 logger = loggers.wandb(sys.argv[1], "row", "experiment", {}, "vac", resumed=True)
 logger.log_metrics({"epoch": 0.0}, step=int(sys.argv[2]))
@@ -213,7 +211,7 @@ loggers.close_wandb(exit_code=0)
 def test_a_resumed_run_goes_on_in_the_same_wandb_run_online(server: Server, tmp_path: Path) -> None:
     for step in range(2):
         command = [sys.executable, "-c", _RESUMED, str(tmp_path), str(step)]
-        subprocess.run(command, env=environment(server, tmp_path / "home"), check=True, timeout=60)
+        subprocess.run(command, env=environment(server, tmp_path / "home"), check=True, timeout=120)
     ids = {variables["name"] for variables in server.operations("UpsertBucket")}
     assert len(ids) == 1
     history = server.streamed("wandb-history.jsonl")
@@ -226,7 +224,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run_online(server: Server, tmp_
     unsent.parent.mkdir()
     unsent.write_bytes(b"not sent yet")
     calls = len(server.operations("UpsertBucket"))
-    subprocess.run([*command[:-1], "2"], env=environment(server, tmp_path / "home"), check=True, timeout=60)
+    subprocess.run([*command[:-1], "2"], env=environment(server, tmp_path / "home"), check=True, timeout=120)
     assert len(server.operations("UpsertBucket")) == calls
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
 
