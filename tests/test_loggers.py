@@ -3,116 +3,23 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import SMOKE
+from wandb_server import KEY, Server, environment
 
-from vac_lightning import loggers
+from vac_lightning import loggers, uploads
+from vac_lightning.account import answers
 from vac_lightning.runs import Run
-
-KEY = "0123456789abcdef" * 2 + "cafebabe"  # the form of a W&B key, and nobody's
-
-
-class Server(ThreadingHTTPServer):
-    """As much of a W&B server as a client asks for. It can vanish: `refuse` connections, or take them and `hang`."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.received: list[tuple[str, dict[str, Any]]] = []
-        self.hanging = threading.Event()
-        self.released = threading.Event()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def refuse(self) -> None:
-        self.shutdown()
-        self.server_close()
-
-    def hang(self) -> None:
-        self.hanging.set()
-
-    def operations(self, name: str) -> list[dict[str, Any]]:
-        """The variables of the GraphQL operations of this name."""
-        return [body["variables"] for _, body in self.received if body.get("operationName") == name]
-
-    def streamed(self, name: str) -> list[dict[str, Any]]:
-        """The lines that were streamed to a file of the run, such as wandb-history.jsonl."""
-        bodies = [body for path, body in self.received if path.endswith("/file_stream")]
-        contents = [body.get("files", {}).get(name, {}).get("content", []) for body in bodies]
-        return [json.loads(line) for lines in contents for line in lines]
-
-    @property
-    def exit_codes(self) -> list[int]:
-        return [body["exitcode"] for _, body in self.received if body.get("complete")]
-
-    def written(self) -> dict[str, Any]:
-        """What the server knows of a run that asks whether it was begun before; "t" is a sign of that."""
-        history = self.streamed("wandb-history.jsonl")
-        begun = {"wandbConfig": '{"t": {}}' if history else "{}", "summaryMetrics": "{}", "displayName": "row"}
-        counts = {"historyLineCount": len(history), "eventsLineCount": 0, "logLineCount": 0}
-        tails = {"historyTail": json.dumps([json.dumps(row) for row in history[-1:]]), "eventsTail": "[]"}
-        return {**begun, **counts, **tails}
-
-    def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
-        run = {"id": "cnVu", "config": "{}", "project": {"id": "p", "name": "vac", "entity": {"id": "e", "name": "us"}}}
-        if operation == "Viewer":
-            return {"viewer": {"id": "u", "entity": "us", "username": "us", "flags": "{}", "teams": {"edges": []}}}
-        if operation == "ServerFeaturesQuery":
-            return {"serverInfo": {"features": []}}
-        if operation == "RunResumeStatus":
-            return {"model": {"bucket": {**run, **self.written(), "name": variables["name"]}}}
-        if operation == "UpsertBucket":
-            names = {"name": variables["name"], "displayName": variables["displayName"], "historyLineCount": 0}
-            return {"upsertBucket": {"bucket": {**run, **names}, "inserted": True}}
-        if operation == "CreateRunFiles":
-            files = [{"name": name, "uploadUrl": f"{self.url}/upload"} for name in variables["files"]]
-            return {"createRunFiles": {"runID": "cnVu", "uploadHeaders": [], "files": files}}
-        return {}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def _reply(self) -> None:
-        if self.server.hanging.is_set():
-            self.server.released.wait()
-            return
-        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        is_json = self.headers.get("Content-Type", "").startswith("application/json")
-        body = json.loads(data) if data and is_json else {}
-        self.server.received.append((self.path, body))
-        answer = {}
-        if self.path == "/graphql":
-            answer = {"data": self.server.answer(body["operationName"], body.get("variables") or {})}
-        reply = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(reply)))
-        self.end_headers()
-        self.wfile.write(reply)
-
-    do_GET = do_POST = do_PUT = do_HEAD = _reply
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
 
 
 @pytest.fixture
@@ -145,12 +52,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 _VAC = "import sys; from vac_lightning.cli import main; sys.exit(main())"
 
 
-def _environment(server: Server, home: Path) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    wandb = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY}
-    return {**ours, **wandb, "HOME": str(home), "NETRC": str(home / "netrc"), "OMP_NUM_THREADS": "1"}
-
-
 def _until(true: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60.0) -> None:
     limit = time.monotonic() + seconds
     while not true():
@@ -175,7 +76,7 @@ def test_a_run_whose_server_vanishes_goes_on_and_can_be_sent_later(
     ]
     process = subprocess.Popen(
         [sys.executable, "-c", _VAC, "train", *SMOKE, *words],
-        env=_environment(server, tmp_path),
+        env=environment(server, tmp_path),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -198,7 +99,7 @@ def test_a_run_whose_server_vanishes_goes_on_and_can_be_sent_later(
     subprocess.run(
         [sys.executable, "-m", *shlex.split(command[0])],
         cwd=tmp_path,  # wandb sync writes its log into the folder it is started in
-        env=_environment(later, tmp_path),
+        env=environment(later, tmp_path),
         check=True,
         capture_output=True,
         timeout=30,
@@ -251,7 +152,7 @@ def test_a_preempted_run_is_closed_before_its_process_is_killed(
     server = start_server()
     process = subprocess.Popen(
         [sys.executable, "-c", _PREEMPTED, str(tmp_path)],
-        env=_environment(server, tmp_path / "home"),
+        env=environment(server, tmp_path / "home"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -310,11 +211,22 @@ loggers.close_wandb(exit_code=0)
 def test_a_resumed_run_goes_on_in_the_same_wandb_run_online(server: Server, tmp_path: Path) -> None:
     for step in range(2):
         command = [sys.executable, "-c", _RESUMED, str(tmp_path), str(step)]
-        subprocess.run(command, env=_environment(server, tmp_path / "home"), check=True, timeout=60)
+        subprocess.run(command, env=environment(server, tmp_path / "home"), check=True, timeout=120)
     ids = {variables["name"] for variables in server.operations("UpsertBucket")}
     assert len(ids) == 1
     history = server.streamed("wandb-history.jsonl")
     assert [(row["_step"], row["trainer/global_step"]) for row in history] == [(0, 0), (1, 1)]
+    (parts,) = uploads.find([tmp_path])
+    assert [(part.online, part.sent) for part in parts] == [(True, True), (True, True)]
+
+    # What was logged offline must reach the server before what comes after it.
+    unsent = tmp_path / "wandb" / f"offline-run-99990101_000000-{parts[0].id}" / parts[0].file.name
+    unsent.parent.mkdir()
+    unsent.write_bytes(b"not sent yet")
+    calls = len(server.operations("UpsertBucket"))
+    subprocess.run([*command[:-1], "2"], env=environment(server, tmp_path / "home"), check=True, timeout=120)
+    assert len(server.operations("UpsertBucket")) == calls
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
 
 
 @pytest.mark.slow
@@ -358,11 +270,11 @@ def _service() -> int:
 
 
 def test_a_server_answers_only_if_it_says_something(server: Server) -> None:
-    assert loggers._answers(server.url)
+    assert answers(server.url)
     server.hang()
-    assert not loggers._answers(server.url, seconds=0.2)
-    assert not loggers._answers("http://127.0.0.1:9")
-    assert not loggers._answers("no address")
+    assert not answers(server.url, seconds=0.2)
+    assert not answers("http://127.0.0.1:9")
+    assert not answers("no address")
 
 
 def test_closing_without_a_wandb_run_does_nothing() -> None:

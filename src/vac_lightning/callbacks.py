@@ -74,10 +74,7 @@ class Throughput(pl.Callback):
 
 
 class PredictionWriter(pl.Callback):
-    """Writes predictions.npz after testing: index, logits and targets of the test split, in its order.
-
-    To W&B it sends the AP of every label as a table.
-    """
+    """Writes predictions.npz after testing: index, logits and targets of the test split, in its order."""
 
     def __init__(self, run_dir: Path | str) -> None:
         self.run = Run(Path(run_dir))
@@ -88,13 +85,6 @@ class PredictionWriter(pl.Callback):
             index, logits, targets = pl_module.test_evaluation.predictions()
         if trainer.is_global_zero:
             self.run.write_predictions(index, logits, targets)
-            rows = [
-                [label, int((targets[:, j] == 1).sum()), float(trainer.callback_metrics[f"test/AP/{label}"])]
-                for j, label in enumerate(pl_module.labels)
-            ]
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_table("test/AP_by_label", columns=["label", "positives", "AP"], data=rows)
 
 
 class HeatmapPanels(pl.Callback):
@@ -150,7 +140,8 @@ class HeatmapPanels(pl.Callback):
         )
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image("val/heatmaps", [str(path)], step=trainer.global_step)
+                caption = [f"epoch {trainer.current_epoch}"]
+                logger.log_image("val/heatmaps", [str(path)], step=trainer.global_step, caption=caption)
 
     @torch.no_grad()
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

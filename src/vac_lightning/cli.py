@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "metrics of a trained run on any of its splits, or of the predictions it left",
     "predict": "labels, scores and heatmap overlays of your own photographs",
     "report": "table and Figure 5 of finished runs",
+    "sync": "send to W&B what was logged offline",
     "doctor": "what is wrong with a data set, or worth a look, before hours are spent on it",
     "data": "stats: label frequencies and co-occurrence as a picture",
 }
@@ -29,6 +30,7 @@ examples:
   vac evaluate runs/shapes/Tiny+ACfs/seed=0/predictions.npz protocol=all
   vac predict photo.jpg run=runs/shapes/Tiny+ACfs/seed=0
   vac report runs/shapes
+  vac sync runs/shapes
   vac doctor data=wider data.root=/data/wider
   vac data stats data=wider data.root=/data/wider
 

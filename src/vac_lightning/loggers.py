@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["close_wandb", "tensorboard", "wandb"]
+__all__ = ["close_wandb", "conclude", "tensorboard", "wandb"]
 
-import http.client
 import logging
+import math
 import os
-import re
-import ssl
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from vac_lightning import uploads
+from vac_lightning.account import answers, quiet_client
 
 log = logging.getLogger(__name__)
 
@@ -36,24 +35,26 @@ def wandb(
     """A W&B logger that never prompts and never stops a run.
 
     Online when logged in and the server answers; else offline under save_dir/wandb, to be sent later with
-    `wandb sync`. WANDB_MODE, where set, decides. name = the row and seed, group = the sweep. A `resumed` run goes on
-    in the W&B run that save_dir holds, if any. An online run whose server goes away is written locally, sent on when
-    the server is back, and given up `finish_seconds` after its end: `close_wandb` then says how to send the rest.
+    `vac sync`. WANDB_MODE, where set, decides. name = the row and seed, group = the experiment and row, so that a
+    group is the seeds of one row; the experiment is also the job type. A `resumed` run goes on in the W&B run that
+    save_dir holds, if any: offline where that was not sent yet, for what comes later must not reach W&B first. An
+    online run whose server goes away is written locally, sent on when the server is back, and given up
+    `finish_seconds` after its end: `close_wandb` then says how to send the rest.
     """
-    os.environ.setdefault("WANDB_SILENT", "true")
-    # W&B's reports about itself hold up the end of a process for 10 s where its server does not answer.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import wandb as client
-
-    mode = os.environ.get("WANDB_MODE") or _mode()
+    client = quiet_client()
+    before = uploads.latest(Path(save_dir)) if resumed else None
+    waits = before is not None and not before.online and not before.sent
+    mode = os.environ.get("WANDB_MODE") or ("offline" if waits else _mode())
     options: dict[str, Any] = {
         "project": project,
         "entity": entity,
         "name": name,
         "group": group,
         "save_dir": save_dir,
-        "id": _last_id(Path(save_dir)) if resumed else None,
-        "resume": "allow",
+        "job_type": hyperparameters.get("experiment"),
+        "id": before and before.id,
+        # Not of a new run: `wandb sync` would ask the server where to go on, and add what it has already once more.
+        "resume": "allow" if before else None,
         "config": hyperparameters,
         "settings": client.Settings(
             init_timeout=30,
@@ -74,8 +75,37 @@ def wandb(
         logger = _Unbreakable(mode="offline", offline=True, **options)
         _start(logger)
     if mode == "offline":
-        log.info("W&B is offline; send this run later with: wandb sync %s", Path(save_dir) / "wandb" / "offline-run-*")
+        log.info("W&B is offline; send this run later with: vac sync %s", save_dir)
+    logger.show_best("val/mAP")
     return logger
+
+
+def conclude(logger: Logger, metrics: Mapping[str, Mapping[str, Any]], positives: Mapping[str, int]) -> None:
+    """Write what a run came to where W&B's table of runs shows it, and the AP of every label as a table.
+
+    The summary gets, as best/ and last/: epoch, val/mAP, test/<metric>, of the best also chosen_on and
+    test/AP/<label>.
+
+    Args:
+        logger: of the run; one that is not W&B's gets nothing.
+        metrics: "best" and "last" -> "epoch", "val" and "test", as in results.json.
+        positives: label -> positive samples of the test split.
+    """
+    if not isinstance(logger, _Unbreakable):
+        return
+    summary: dict[str, Any] = {"best/chosen_on": metrics["best"]["chosen_on"]}
+    for name in ("best", "last"):
+        summary[f"{name}/epoch"] = metrics[name]["epoch"]
+        summary |= {f"{name}/val/mAP": value for key, value in metrics[name]["val"].items() if key == "mAP"}
+        summary |= {
+            f"{name}/test/{key}": value
+            for key, value in metrics[name]["test"].items()
+            if math.isfinite(value) and (name == "best" or not key.startswith("AP/"))
+        }
+    logger.log_summary(summary)
+    ap = {name: metrics[name]["test"] for name in ("best", "last")}
+    rows = [[label, count, *(ap[name].get(f"AP/{label}") for name in ap)] for label, count in positives.items()]
+    logger.log_table("test/AP_by_label", columns=["label", "positives", "AP, best epoch", "AP, last epoch"], data=rows)
 
 
 def close_wandb(exit_code: int, preempted: bool = False) -> None:
@@ -103,6 +133,8 @@ def close_wandb(exit_code: int, preempted: bool = False) -> None:
         client.run = None  # or the next job of a sweep would go on in this run
         send = f"wandb sync{'' if run.offline else ' --include-online'} {Path(run.dir).parent}"
         log.warning("W&B did not get all of this run (%r); send it later with: %s", failure, send)
+    elif not run.offline:
+        uploads.Part(Path(run.settings.sync_file)).mark_sent()
 
 
 def tensorboard(
@@ -118,7 +150,6 @@ def tensorboard(
 _FOR_EVER = 100_000  # attempts, at most a minute apart
 _PREEMPTED_SECONDS = 5.0
 _SERVICE_SECONDS = 5.0
-_RUN_FILE = re.compile(r"(?:offline-)?run-(?P<time>\d{8}_\d{6})[^/]*/run-(?P<id>[^/]+)\.wandb")
 
 
 class _Unbreakable(WandbLogger):
@@ -138,10 +169,26 @@ class _Unbreakable(WandbLogger):
     def log_image(self, *args: Any, **kwargs: Any) -> None:
         self._attempt(super().log_image, *args, **kwargs)
 
+    def show_best(self, name: str) -> None:
+        """Have W&B's table of runs show the highest value of a metric beside its last one."""
+        self._attempt(self._show_best, name)
+
+    def log_summary(self, values: Mapping[str, Any]) -> None:
+        self._attempt(self._log_summary, values)
+
+    @rank_zero_only
+    def _show_best(self, name: str) -> None:
+        options = {"step_metric": "trainer/global_step", "step_sync": True, "summary": "max,last"}
+        self.experiment.define_metric(name, **options)
+
+    @rank_zero_only
+    def _log_summary(self, values: Mapping[str, Any]) -> None:
+        self.experiment.summary.update(dict(values))
+
     @rank_zero_only
     def _log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
         # All else goes through W&B's files, but for a table it asks the server first, and waits 19 s for an answer.
-        if not self._offline and not _answers(self.experiment.settings.base_url):
+        if not self._offline and not answers(self.experiment.settings.base_url):
             raise ConnectionError(f"the server does not answer, and was to be asked about the table {key}")
         super().log_table(key, *args, **kwargs)
 
@@ -167,27 +214,7 @@ def _mode() -> str:
     except Exception as error:
         log.warning("W&B credentials could not be read (%s)", error)
         return "offline"
-    return "online" if logged_in and _answers(client.setup().settings.base_url) else "offline"
-
-
-def _answers(url: str, seconds: float = 5.0) -> bool:
-    """Whether an HTTP server says anything at all, be it that there is no such page; through a proxy if one is set."""
-    try:
-        with urllib.request.urlopen(url, timeout=seconds):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as error:
-        return isinstance(error.reason, ssl.SSLError)  # W&B has settings of its own for certificates
-    except (OSError, ValueError, http.client.HTTPException):
-        return False
-
-
-def _last_id(save_dir: Path) -> str | None:
-    """The id of the W&B run that save_dir was last logged to; of the file's name, for a folder's may have a suffix."""
-    names = [path.relative_to(save_dir / "wandb").as_posix() for path in save_dir.glob("wandb/*run-*/run-*.wandb")]
-    found = [match for name in names if (match := _RUN_FILE.fullmatch(name))]
-    return max(found, key=lambda match: match["time"])["id"] if found else None
+    return "online" if logged_in and answers(client.setup().settings.base_url) else "offline"
 
 
 def _failure_within(seconds: float, act: Callable[[], object]) -> BaseException | None:

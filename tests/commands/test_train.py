@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -266,13 +267,44 @@ def test_wandb_goes_offline_without_asking_where_nobody_is_logged_in(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: PTH123, SIM115
-    outcome = smoke("logger=wandb", "transform=f")
+    outcome = smoke("logger=wandb", "transform=f", "callbacks.heatmaps.every_n_epochs=1")
     assert outcome.code == 0, outcome.err
     run = tmp_path / "runs" / "shapes" / "Tiny+ACf" / "seed=0"
     (offline,) = (run / "wandb").glob("offline-run-*")
     assert list(offline.glob("run-*.wandb"))
-    assert list(offline.rglob("heatmaps*.png"))
-    assert list(offline.rglob("AP_by_label*.json"))
+    assert len(list(offline.rglob("heatmaps*.png"))) == 2
+    stored = _stored(next(offline.glob("run-*.wandb")))
+    told = next(record["run"] for record in stored if record["type"] == "run")
+    assert (told["run_group"], told["job_type"]) == ("shapes/Tiny+ACf", "shapes")
+    config = told["config"]["update"]
+    words = ("row", "seed", "lambda", "transform", "backbone_name", "experiment")
+    assert [config[word] for word in words] == ["Tiny+ACf", 0, 1, "f", "Tiny", "shapes"]
+    rows = [record["history"]["item"] for record in stored if record["type"] == "history"]
+    panels = [row for row in rows if "val/heatmaps.filenames" in row]
+    assert [row["val/heatmaps.captions"] for row in panels] == [["epoch 0"], ["epoch 1"]]
+    assert [row["trainer/global_step"] for row in panels] == [3, 6]
+    assert panels[0]["_step"] < panels[1]["_step"]
+    summary = {name: value for record in stored for name, value in record.get("summary", {}).get("update", {}).items()}
+    results = Run(run).results()["metrics"]
+    for name in ("best", "last"):
+        assert summary[f"{name}/test/mAP"] == pytest.approx(results[name]["test"]["mAP"])
+        assert summary[f"{name}/epoch"] == results[name]["epoch"]
+    assert summary["best/chosen_on"] == results["best"]["chosen_on"]
+    validated = [row["val/mAP"] for row in rows if "val/mAP" in row]
+    assert summary["val/mAP"] == {"max": max(validated), "last": validated[-1]}
+    (table,) = offline.rglob("AP_by_label*.json")
+    content = json.loads(table.read_text())
+    assert content["columns"] == ["label", "positives", "AP, best epoch", "AP, last epoch"]
+    assert {row[0]: row[2] for row in content["data"]} == {
+        label: pytest.approx(results["best"]["test"][f"AP/{label}"]) for label in Run(run).results()["labels"]
+    }
+
+
+def _stored(file: Path) -> list[dict[str, Any]]:
+    """The records of a .wandb file, as W&B's own reader gives them."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 @pytest.mark.slow

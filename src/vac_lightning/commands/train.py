@@ -126,6 +126,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
                 "peak_device_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
                 **omissions.counts(data),
             }
+            _conclude(run, trainer, data, metrics)
             run.write_results(results)
             (run.checkpoints / "previous.ckpt").unlink(missing_ok=True)
     best = metrics["best"]
@@ -244,12 +245,18 @@ def _loggers(run: Run, config: DictConfig, plain: dict[str, Any], start: ResumeP
     loggers: list[Any] = [MetricsFile(run.path / "metrics.csv", keep=start.rows if start else 0)]
     if config.logger is not None:
         make = instantiate(config.logger, "logger")
-        name = f"{config.row}/seed={config.seed}"
+        name, group = f"{config.row}/seed={config.seed}", f"{config.experiment}/{config.row}"
         resumed = start is not None
-        loggers.append(
-            make(save_dir=run.path, name=name, group=config.experiment, hyperparameters=plain, resumed=resumed)
-        )
+        loggers.append(make(save_dir=run.path, name=name, group=group, hyperparameters=plain, resumed=resumed))
     return loggers
+
+
+def _conclude(run: Run, trainer: pl.Trainer, data: DataModule, metrics: dict[str, dict[str, Any]]) -> None:
+    from vac_lightning.loggers import conclude
+
+    positives = (run.predictions()["targets"] == 1).sum(0)
+    for logger in trainer.loggers:
+        conclude(logger, metrics, dict(zip(data.labels, positives.tolist(), strict=True)))
 
 
 @contextlib.contextmanager
