@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vac_lightning.commands import credentials, targets
-from vac_lightning.commands.words import check, shipped
+from vac_lightning.commands.words import check
+from vac_lightning.shipped import shipped
 
 
 def check_arguments(command: str, arguments: Sequence[str]) -> None:

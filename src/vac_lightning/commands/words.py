@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check", "explain", "help_text", "normalised", "positional", "shipped", "variant"]
+__all__ = ["check", "explain", "help_text", "normalised", "positional", "variant"]
 
 import re
 import sys
@@ -19,16 +19,10 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vac_lightning.names import is_printable, shown
+from vac_lightning.shipped import shipped
 
 PROTOCOLS = ("vac", "srn", "csra")
 """metrics.PROTOCOLS, which cannot be asked without importing torch."""
-
-
-def shipped(folder: str) -> Path:
-    """conf/ or experiments/: inside the package when installed from a wheel, else at the top of the repository."""
-    package = Path(__file__).parents[1]
-    inside = package / folder
-    return inside if inside.is_dir() else package.parents[1] / folder
 
 
 def help_text(command: str) -> str:
