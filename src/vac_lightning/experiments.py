@@ -127,7 +127,9 @@ def _backbone_name(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> s
 def _choices(content: Mapping[str, Any]) -> dict[str, str]:
     """Group -> file of a defaults list: of "override /backbone@_global_.backbone: tiny", backbone and tiny."""
     listed = [entry for entry in content.get("defaults", ()) if isinstance(entry, dict)]
-    groups = ((re.sub(r"^(override )?\s*/?|@.*$", "", group), file) for entry in listed for group, file in entry.items())
+    groups = (
+        (re.sub(r"^(override )?\s*/?|@.*$", "", group), file) for entry in listed for group, file in entry.items()
+    )
     return {group: str(file) for group, file in groups}
 
 

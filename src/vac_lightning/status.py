@@ -74,9 +74,7 @@ class StatusFile:
         if (status := self._status) is not None:
             now = time.time()
             pace = (now - status.started) / max(1, epoch - self._first_epoch)
-            self._write(
-                replace(status, epoch=epoch, val_mAP=val_mAP, updated=now, ended=now, seconds_per_epoch=pace)
-            )
+            self._write(replace(status, epoch=epoch, val_mAP=val_mAP, updated=now, ended=now, seconds_per_epoch=pace))
 
     def beat(self) -> None:
         """The run still runs; written down once a minute."""
@@ -88,9 +86,8 @@ class StatusFile:
         now = time.time()
         nothing = Status(state, 0, 0, None, now, now, "", 0, ended=now)
         status = self._status or read_status(self.run) or nothing
-        begun = status.started if self.begun else now
-        own = {"host": socket.gethostname(), "pid": os.getpid()}
-        self._write(replace(status, state=state, error=error, updated=now, started=begun, **own))
+        begun, host = status.started if self.begun else now, socket.gethostname()
+        self._write(replace(status, state=state, error=error, updated=now, started=begun, host=host, pid=os.getpid()))
 
     def remove(self) -> None:
         """The run has its results."""

@@ -17,6 +17,7 @@ from conftest import SMOKE, Outcome, Vac
 from omegaconf import OmegaConf
 
 from vac_lightning.commands import train as command
+from vac_lightning.commands.finished import plain_words
 from vac_lightning.metrics import SUMMARY, evaluate
 from vac_lightning.runs import Run, find_runs
 
@@ -76,10 +77,10 @@ def test_results_come_last_so_a_run_that_breaks_has_none(
 def test_where_data_and_what_is_kept_lie_is_the_same_from_any_folder(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = {"root": "photos", "table": None, "cache_dir": "kept", "merge": "stack"}
-    placed = command._with_absolute_places(OmegaConf.create({"data": given})).data
+    placed = plain_words(OmegaConf.create({"data": given}))[0].data
     assert placed == {**given, "root": str(tmp_path / "photos"), "cache_dir": str(tmp_path / "kept")}
     table = {"root": None, "table": "mine/labels.csv", "cache_dir": None}
-    placed = command._with_absolute_places(OmegaConf.create({"data": table})).data
+    placed = plain_words(OmegaConf.create({"data": table}))[0].data
     assert placed == {"root": str(tmp_path / "mine"), "table": "labels.csv", "cache_dir": None}
 
 

@@ -88,7 +88,9 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
     except OSError as error:  # Hydra could not make the run folder
         failures.append(_report(command, UsageError(f"the run folder cannot be made: {error}")))
     except Stopped as stopped:
-        hint = "; what was done is kept, and the same words go on from there" if command == "train" else ""
+        hint = (
+            "; what was done is kept, and the same words go on from there" if command in ("train", "reproduce") else ""
+        )
         print(f"vac {command}: {stopped}{hint}", file=sys.stderr)
         return stopped.code
     return min(failures, default=0)
