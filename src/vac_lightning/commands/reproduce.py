@@ -25,12 +25,15 @@ from vac_lightning.commands.sweeping import Sweep
 from vac_lightning.data import obtaining
 from vac_lightning.names import shown
 from vac_lightning.runs import Run
+from vac_lightning.shipped import shipped
 
 
 def main() -> int:
     arguments, others = _parted(sys.argv[1:])
     if others:
         arguments.append(f"words=[{','.join(map(words.as_text, others))}]")
+    # data=... is a choice of a file to Hydra, which would then be this command's to compose.
+    arguments = [re.sub(r"^data=", "dataset=", argument) for argument in arguments]
     sys.argv[1:] = words.positional(arguments, "name", several=False)
     return app.main("reproduce", reproduce)
 
@@ -100,9 +103,12 @@ def _wanted(config: DictConfig) -> Wanted:
         rows = tuple(row for row in experiment.rows if chosen & {row.name, row.file.stem})
         experiment = replace(experiment, rows=rows)
     seeds = tuple(dict.fromkeys(config.seeds))
+    sets = sorted(file.stem for file in (shipped("conf") / "data").glob("*.yaml") if file.stem != "table")
+    if config.dataset not in (None, *sets):
+        raise ValueError(f"data={config.dataset}: expected {', '.join(sets)}")
     if config.launcher not in LAUNCHERS:
         raise ValueError(f"launcher={config.launcher}: expected {', '.join(LAUNCHERS)}")
-    if config.data == "shapes" and config.data_dir is not None:
+    if config.dataset == "shapes" and config.data_dir is not None:
         raise ValueError("data_dir: shapes are drawn, not read; leave the word out")
     for word in config.words:
         if str(word).partition("=")[0].lstrip("+~") in _OURS:
@@ -110,7 +116,7 @@ def _wanted(config: DictConfig) -> Wanted:
     return Wanted(
         experiment,
         seeds,
-        config.data,
+        config.dataset,
         config.data_dir,
         config.devices,
         str(config.runs_dir),
