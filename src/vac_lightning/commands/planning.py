@@ -108,7 +108,9 @@ def plan(wanted: Wanted) -> tuple[Plan, DictConfig]:
         if wanted.data_dir is not None:
             common.append(f"data.root={words.as_text(wanted.data_dir)}")
         if on and data == "shapes" and "weights" in own.backbone:
-            common.append("backbone.weights=null")  # photographs say little of drawings, and may not be at hand
+            # ImageNet's weights say little of drawings, and may not be at hand. Hydra composes a sweep without its rows
+            # first, with the backbone that shapes bring, which has no such word.
+            common.append("++backbone.weights=null")
         if wanted.devices is not None:
             common.append(f"trainer.devices={wanted.devices}")
             if wanted.devices > 1:
