@@ -95,6 +95,13 @@ def test_a_finished_run_is_kept_and_another_configuration_is_refused(smoke: Smok
     assert "optimizer.lr: 0.001 -> 0.5" in refused.err
     assert "experiment=NAME" in refused.err
     assert path.read_bytes() == before
+    results = json.loads(before)
+    results["data_fingerprint"]["train"] = "of other scenes"
+    path.write_text(json.dumps(results))
+    changed = smoke("transform=none")
+    assert changed.code == 2
+    assert "other data (train: of other scenes -> " in changed.err
+    path.write_bytes(before)
     assert OmegaConf.load(path.parent / ".hydra" / "config.yaml").optimizer.lr == 0.001
     assert smoke("transform=none", "optimizer.lr=0.5", "overwrite=true").code == 0
     assert json.loads(path.read_text())["config"]["optimizer"]["lr"] == 0.5

@@ -49,7 +49,7 @@ def normalised(arguments: Sequence[str]) -> list[str]:
 
     Run folders hold one (seed=0), and -m may stand anywhere on the line of a person.
     """
-    of_an_option = {i + 1 for i, argument in enumerate(arguments) if argument in _WITH_A_VALUE}
+    of_an_option = _of_options(arguments)
     leading: list[str] = []
     words: list[str] = []
     for i, argument in enumerate(arguments):
@@ -65,10 +65,10 @@ def positional(arguments: Sequence[str], word: str, several: bool = True) -> lis
 
     Where the word takes one path only, not several, a single one becomes `word=...`.
     """
-    paths = [a for a in arguments if _is_path(a)]
-    quoted = ",".join(map(as_text, paths))
-    value = f"[{quoted}]" if several or len(paths) > 1 else quoted
-    return [a for a in arguments if a not in paths] + ([f"{word}={value}"] if paths else [])
+    at = [i for i, argument in enumerate(arguments) if i not in _of_options(arguments) and _is_path(argument)]
+    quoted = ",".join(as_text(arguments[i]) for i in at)
+    value = f"[{quoted}]" if several or len(at) > 1 else quoted
+    return [a for i, a in enumerate(arguments) if i not in at] + ([f"{word}={value}"] if at else [])
 
 
 def as_text(path: str) -> str:
@@ -173,6 +173,11 @@ def _problem(name: str) -> str | None:
     if len(name.encode()) > _LONGEST:
         return f"a name must not be longer than {_LONGEST} bytes"
     return None
+
+
+def _of_options(arguments: Sequence[str]) -> set[int]:
+    """The positions of values of Hydra's own options."""
+    return {i + 1 for i, argument in enumerate(arguments) if argument in _WITH_A_VALUE}
 
 
 def _is_path(argument: str) -> bool:
