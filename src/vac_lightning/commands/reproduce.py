@@ -213,7 +213,7 @@ def _report(planned: Plan, states: Sequence[JobState], folder: Path) -> None:
         print("no run is done, so there is no report", file=sys.stderr)
         return
     elsewhere = any(Path(path).parents[1] != folder.absolute() for path in done)
-    runs = [*done, f"out={words.as_text(str(folder))}"] if elsewhere else [str(folder)]
+    runs = [*done, f"table={planned.name}", f"out={words.as_text(str(folder))}"] if elsewhere else [str(folder)]
     code = subprocess.run([sys.executable, "-m", "vac_lightning.commands.report", *runs], check=False).returncode
     if code:
         print(f"the report could not be made (exit code {code}); vac report {folder} tries again", file=sys.stderr)
