@@ -201,6 +201,7 @@ def test_the_hash_covers_what_determines_a_result():
     same = [
         dict(reversed(CONFIG.items())),
         CONFIG | {"num_workers": 0, "logger": None, "experiment": "x", "row": "y", "variant": "z", "overwrite": True},
+        CONFIG | {"attention": {"samples": 500}},
         elsewhere("/elsewhere/one"),
     ]
     different = [

@@ -47,6 +47,7 @@ NOT_OF_THE_RESULT = (
     "resume",
     "checkpoints",
     "num_workers",
+    "attention",
 )
 """Top-level words that change where a run lies or how it is watched, not what comes out of it."""
 
@@ -115,6 +116,19 @@ class Run:
         """Write results.json whole or not at all; a NaN (a label without positives) becomes null."""
         text = json.dumps(_without_nan(results), indent=2, allow_nan=False) + "\n"
         write_atomically(self.path / "results.json", lambda file: file.write(text.encode()))
+
+    def attention(self) -> dict[str, Any] | None:
+        """The contents of attention.json, None where the run was not asked for it.
+
+        "before" and "after" training: letter -> {"relative", "mse"}; "localisation": name -> percent, or None.
+        """
+        path = self.path / "attention.json"
+        return dict(json.loads(path.read_text())) if path.is_file() else None
+
+    def write_attention(self, found: Mapping[str, Any]) -> None:
+        """Write attention.json whole or not at all."""
+        text = json.dumps(_without_nan(found), indent=2, allow_nan=False) + "\n"
+        write_atomically(self.path / "attention.json", lambda file: file.write(text.encode()))
 
     def predictions(self) -> dict[str, np.ndarray]:
         """index (N,), logits (N, L) and targets (N, L) of the test split at the best epoch."""

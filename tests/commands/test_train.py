@@ -56,6 +56,11 @@ def test_a_run_leaves_one_self_describing_folder(smoke: Smoke, tmp_path: Path) -
     with np.load(run.heatmaps / "test.npz", allow_pickle=False) as arrays:
         assert arrays["heatmaps_original"].shape[1:] == (17, 8, 8)
         assert arrays["heatmaps_scaled"].shape[1:] == (17, 6, 6)
+    attention = run.attention()
+    assert attention is not None and attention["samples"] == 8
+    assert set(attention["before"]) == set(attention["after"]) == {"t", "r", "f", "s"}
+    assert attention["before"] != attention["after"]
+    assert 0 < attention["localisation"]["chance"] < 50
 
 
 def test_results_come_last_so_a_run_that_breaks_has_none(

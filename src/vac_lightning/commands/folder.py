@@ -19,7 +19,15 @@ from vac_lightning.runs import Run, write_atomically
 
 log = logging.getLogger(__name__)
 
-_OF_AN_ATTEMPT = ("checkpoints", "heatmaps", "metrics.csv", "left_out.csv", "predictions.npz", "results.json")
+_OF_AN_ATTEMPT = (
+    "checkpoints",
+    "heatmaps",
+    "metrics.csv",
+    "left_out.csv",
+    "attention.json",
+    "predictions.npz",
+    "results.json",
+)
 """What a run leaves, its results last: while they are there, another process of it takes it for finished."""
 
 

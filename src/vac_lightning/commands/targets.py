@@ -32,7 +32,7 @@ VOUCHED = "VAC_ALLOW"
 """The environment variable that names further modules, with commas; never a word of a configuration, which could
 otherwise vouch for itself."""
 
-OWN = ("callbacks", "data", "loggers", "losses", "networks", "transforms", "views")
+OWN = ("attention", "callbacks", "data", "loggers", "losses", "networks", "transforms", "views")
 """The rooms of this package whose public names are targets. Not `runs`, `report`, `commands`: they write files."""
 
 LIBRARIES = {

@@ -26,6 +26,7 @@ from vac_lightning.status import StatusFile
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
+    from vac_lightning.attention import AttentionQuality
     from vac_lightning.checkpoints import ResumePoint
     from vac_lightning.commands.assembly import DataModule, VACTask
 
@@ -98,6 +99,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], status: S
         )
         data.trainer = trainer
         data.train_dataloader()  # refuses a batch size that does not suit the split or the processes
+        quality: AttentionQuality | None = instantiate(config.attention, "attention")
         # All is known to be good: only now is a finished run set aside, where it is to be, and anything written.
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             prepare(run, config, start)
@@ -110,9 +112,13 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], status: S
         data.start_at(start.epoch, start.batches)
         log.info("going on from %s: epoch %d, after %d batches", start.path, start.epoch, start.batches)
     with explained(data, trainer):
+        if start is None and trainer.is_global_zero and quality is not None:
+            _measure_attention(run, quality, task, data, trained=False)
         trainer.fit(task, datamodule=data, ckpt_path=start.path if start else None)
         metrics = _test_epochs(run, config, trainer, task, data)
         if trainer.is_global_zero:
+            if quality is not None:
+                _measure_attention(run, quality, task, data, trained=True)
             results = {
                 **{word: config[word] for word in ("row", "experiment", "seed", "lambda")},
                 **identity,
@@ -137,6 +143,18 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], status: S
         logger.finalize("success")
     app.leave_process_group()
     return float(best["test"]["mAP"])
+
+
+def _measure_attention(run: Run, quality: AttentionQuality, task: VACTask, data: DataModule, trained: bool) -> None:
+    """Write attention.json: of an untrained network what is known before training, of the best epoch the rest."""
+    measured = quality.measure(task, data.split("test"))
+    found = {"split": "test", "samples": min(quality.samples, len(data.split("test"))), "before": None}
+    if trained:
+        found["before"] = (run.attention() or found)["before"]
+        found |= {"checkpoint": "best", "after": measured["consistency"], "localisation": measured["localisation"]}
+    else:
+        found["before"] = measured["consistency"]
+    run.write_attention(found)
 
 
 def _limits(config: DictConfig) -> dict[str, float | None]:
