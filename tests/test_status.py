@@ -61,15 +61,22 @@ def test_it_says_it_runs_once_a_minute(tmp_path: Path, monkeypatch: pytest.Monke
     assert 3 <= len(writes) <= 5
 
 
-def test_a_run_whose_process_is_gone_is_stopped(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+@pytest.mark.parametrize("waited_for", [True, False])
+def test_a_run_whose_process_is_gone_is_stopped(tmp_path: Path, waited_for: bool) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert gone.stdout is not None
+    gone.stdout.read()  # until it ends
+    if waited_for:
+        gone.wait()
+    else:
+        os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
     StatusFile(Run(tmp_path)).begin(2, 12)
     path = tmp_path / "status.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "pid": gone.pid}))
     said = read_status(Run(tmp_path))
     assert said is not None
     assert (said.state, said.epoch) == ("stopped", 2)
+    gone.wait()
 
 
 @pytest.mark.parametrize(("silent", "state"), [(0.5, "running"), (1.1, "stopped")])

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from vac_lightning.runs import Run, write_atomically
@@ -125,11 +126,12 @@ def _runs(status: Status) -> bool:
         return True
     try:
         os.kill(status.pid, 0)
+        # A killed process that nobody waits for, as in a container without an init, still has its number.
+        return Path(f"/proc/{status.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except OSError:  # somebody else's; or no Linux
         return True
-    return True
 
 
 _NAME = "status.json"
