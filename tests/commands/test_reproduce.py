@@ -246,6 +246,8 @@ def test_in_a_pipe_a_line_tells_what_changed(tmp_path: Path) -> None:
     assert lines([], [waiting]) == []
     assert lines([waiting], [running]) == ["A\\x1b[2J seed=0: running, epoch 1/10, mAP 61.2, 18 s left"]
     assert lines([running], [running]) == []
+    trained = JobState(waiting.job, "running", 10, 61.25, 2.0, 0.0)
+    assert lines([running], [trained]) == ["A\\x1b[2J seed=0: running, testing, mAP 61.2"]
     failed = JobState(waiting.job, "failed", error="no room")
     assert lines([running], [failed]) == ["A\\x1b[2J seed=0: failed: no room"]
 

@@ -135,6 +135,8 @@ def _cell(state: JobState) -> str:
     of = f"epoch {state.epoch}/{state.job.epochs}"
     if state.state == "done":
         return f"done{mAP}"
+    if state.state == "running" and state.epoch >= state.job.epochs > 0:
+        return f"running, testing{mAP}"
     if state.state == "running":
         left = "" if state.left is None else f", {_duration(state.left)} left"
         return f"running, {of}{mAP}{left}"
