@@ -120,7 +120,7 @@ def _wanted(config: DictConfig) -> Wanted:
         config.data_dir,
         config.devices,
         str(config.runs_dir),
-        tuple(str(word) for word in words.normalised(config.words)),
+        tuple(word for word in words.normalised(config.words) if not _is_hydras(word)),
         own,
     )
 
@@ -179,10 +179,16 @@ def _without(name: str, rows: int) -> str:
 
 
 def _launcher(config: DictConfig) -> list[str]:
-    """Hydra's words for a launcher; with several devices SLURM starts a task for each."""
+    """Hydra's words for a launcher, a person's own last; with several devices SLURM starts a task for each."""
     name = LAUNCHERS[config.launcher]
     tasks = [f"hydra.launcher.tasks_per_node={config.devices}"] if name == "submitit_slurm" and config.devices else []
-    return [] if name == "basic" else [f"hydra/launcher={name}", *tasks]
+    chosen = [] if name == "basic" else [f"hydra/launcher={name}", *tasks]
+    return [*chosen, *(word for word in words.normalised(config.words) if _is_hydras(word))]
+
+
+def _is_hydras(word: str) -> bool:
+    """Whether a word is of the sweep, not of a run."""
+    return word.lstrip("+~").startswith(("hydra.", "hydra/"))
 
 
 @contextmanager
