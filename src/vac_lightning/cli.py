@@ -9,11 +9,11 @@ from importlib import import_module
 
 COMMANDS = {
     "train": "train one run, or a sweep with -m; leaves one folder a run",
-    "reproduce": "every row of a published table for several seeds, interrupted and gone on with as need be",
-    "status": "how far runs are, from any terminal",
     "evaluate": "metrics of a trained run on any of its splits, or of the predictions it left",
     "predict": "labels, scores and heatmap overlays of your own photographs",
     "report": "table and Figure 5 of finished runs",
+    "reproduce": "every row of a published table for several seeds, interrupted and gone on with as need be",
+    "status": "how far runs are, from any terminal",
     "doctor": "what is wrong with a data set, or worth a look, before hours are spent on it",
     "data": "stats: label frequencies and co-occurrence as a picture",
 }

@@ -25,7 +25,7 @@ ROWS = {
     "A": "transform: none",
     "B": "transform: f\nlambda: 0\ndata: {difficulty: 4}",  # refused when the data is made
     "C": "transform: f\nlambda: -1",  # refused when words are read
-    "D": "transform: f\ntrainer: {max_epochs: 40}",
+    "D": "transform: f\ntrainer: {max_epochs: 20}",
 }
 
 
@@ -63,14 +63,14 @@ class Reproduction:
             os.killpg(group, signal.SIGKILL)
         self.process.wait()
 
-    def wait_for(self, happened: Callable[[], bool], seconds: float = 300) -> None:
+    def wait_for(self, happened: Callable[[], bool], seconds: float = 600) -> None:
         deadline = time.time() + seconds
         while not happened():
             assert self.process is not None and self.process.poll() is None, self.printed()
             assert time.time() < deadline, self.printed()
             time.sleep(0.05)
 
-    def code(self, seconds: float = 300) -> int:
+    def code(self, seconds: float = 600) -> int:
         assert self.process is not None
         return self.process.wait(seconds)
 
@@ -101,7 +101,7 @@ def test_a_sweep_is_killed_gone_on_with_and_mended(vac: Vac, tmp_path: Path) -> 
     sweep.kill()
     assert shown.code == 0
     assert "running, epoch " in next(line for line in shown.out.splitlines() if " D " in line)
-    assert "/40" in shown.out
+    assert "/20" in shown.out
     assert "done, mAP" in next(line for line in shown.out.splitlines() if " A " in line)
     assert shown.out.count("failed") == 3  # rows B and C, and their sum
     assert "stopped, epoch" in vac("status", str(sweep.runs)).out  # once killed
