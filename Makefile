@@ -12,10 +12,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint bench constraints clean
+.PHONY: help setup demo test test-fast lint bench constraints clean status
+.PHONY: reproduce-table1 reproduce-table4 reproduce-table6 reproduce-figure5 reproduce-shapes
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  reproduce-... take DATA_DIR=FOLDER SEEDS=$(SEEDS) DEVICES=1 LAUNCHER=local|slurm|ray DATA=wider|shapes"
+	@echo "  and WORDS='...' for every run, such as WORDS='num_workers=8 data.cache=true'"
 
 setup: $(READY) ## install the exact pinned versions into .venv
 
@@ -30,6 +33,29 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## train three rows on the embedded data, print their table, draw their Figure 5 (under 10 minutes on 2 cores)
 	$(BIN)/vac train -m '+demo=glob(*)'
 	$(BIN)/vac report runs/demo "rows=[Tiny+f,'Tiny+ACf_lambda=0.3']"
+
+SEEDS ?= 0,1,2
+LAUNCHER ?= local
+reproduce = $(BIN)/vac reproduce $(1) 'seeds=[$(SEEDS)]' 'launcher=$(LAUNCHER)' $(if $(DATA),'data=$(DATA)') \
+  $(if $(DATA_DIR),'data_dir=$(DATA_DIR)') $(if $(DEVICES),'devices=$(DEVICES)') $(if $(WORDS),-- $(WORDS))
+
+reproduce-table1: $(READY) ## all 16 rows of Table 1, WIDER Attribute; interrupt it, and say it again to go on
+	$(call reproduce,table1)
+
+reproduce-table4: $(READY) ## Table 4, other methods on WIDER Attribute
+	$(call reproduce,table4)
+
+reproduce-table6: $(READY) ## Table 6, MS-COCO
+	$(call reproduce,table6)
+
+reproduce-figure5: $(READY) ## Figure 5, heatmaps of four rows of Table 1
+	$(call reproduce,figure5)
+
+reproduce-shapes: $(READY) ## the evidence on the embedded data
+	$(call reproduce,shapes)
+
+status: $(READY) ## how far the runs are, from another terminal
+	$(BIN)/vac status
 
 test: $(READY) lint ## lint and every test (under 15 minutes on 2 cores)
 	$(PYTEST) --dist worksteal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HeatmapPanels", "PredictionWriter", "Throughput"]
+__all__ = ["HeatmapPanels", "PredictionWriter", "StatusWriter", "Throughput"]
 
 import time
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from vac_lightning.data.base import Batch, Dataset, collate
 from vac_lightning.report.figures import heatmap_panels, rgb
 from vac_lightning.runs import Run, write_atomically
+from vac_lightning.status import StatusFile
 from vac_lightning.task import VACTask
 from vac_lightning.transforms import Flip, Scale
 
@@ -71,6 +72,26 @@ class Throughput(pl.Callback):
         now = time.perf_counter()
         self.seconds += now - self._counted
         self._counted = now
+
+
+class StatusWriter(pl.Callback):
+    """Keeps status.json of a run at what it is doing: after every epoch, and once a minute in between."""
+
+    def __init__(self, file: StatusFile) -> None:
+        self.file = file
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.file.beat()
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.file.beat()
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.file.beat()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metric = trainer.callback_metrics.get("val/mAP")
+        self.file.end_epoch(trainer.current_epoch + 1, None if metric is None else float(metric))
 
 
 class PredictionWriter(pl.Callback):

@@ -12,6 +12,8 @@ COMMANDS = {
     "evaluate": "metrics of a trained run on any of its splits, or of the predictions it left",
     "predict": "labels, scores and heatmap overlays of your own photographs",
     "report": "table and Figure 5 of finished runs",
+    "reproduce": "every row of a published table for several seeds, interrupted and gone on with as need be",
+    "status": "how far runs are, from any terminal",
     "sync": "send to W&B what was logged offline",
     "doctor": "what is wrong with a data set, or worth a look, before hours are spent on it",
     "data": "stats: label frequencies and co-occurrence as a picture",
@@ -26,6 +28,8 @@ examples:
   vac train                                                  the embedded data, on whatever machine this is
   vac train backbone=r50 transform=fs lambda=1 data=wider data.root=/data/wider
   vac train -m backbone=r50,r101 transform=t,r,s,f,fs lambda=0,0.5,1
+  vac reproduce table1 data_dir=/data/wider
+  vac status
   vac evaluate runs/shapes/Tiny+ACfs/seed=0 split=val
   vac evaluate runs/shapes/Tiny+ACfs/seed=0/predictions.npz protocol=all
   vac predict photo.jpg run=runs/shapes/Tiny+ACfs/seed=0

@@ -6,6 +6,7 @@ __all__ = [
     "Run",
     "config_difference",
     "config_hash",
+    "find_folders",
     "find_runs",
     "read_arrays",
     "read_predictions",
@@ -176,6 +177,18 @@ def find_runs(paths: Iterable[Path | str]) -> list[Run]:
             raise FileNotFoundError(f"{path} {state}")
         found |= below
     return [Run(path) for path in sorted(found)]
+
+
+def find_folders(path: Path) -> list[Run]:
+    """All runs at or below a folder, finished or not, sorted by path."""
+    marks = ("results.json", "status.json", ".hydra/config.yaml")
+    found: list[Run] = []
+    for folder, below, _ in os.walk(path):
+        below.sort()
+        if any(Path(folder, mark).is_file() for mark in marks):
+            found.append(Run(Path(folder)))
+            below.clear()  # what lies inside a run, such as attempts set aside, is its own
+    return sorted(found, key=lambda run: run.path)
 
 
 def read_predictions(path: Path) -> dict[str, np.ndarray]:

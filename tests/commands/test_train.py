@@ -18,6 +18,7 @@ from conftest import SMOKE, Outcome, Vac
 from omegaconf import OmegaConf
 
 from vac_lightning.commands import train as command
+from vac_lightning.commands.finished import plain_words
 from vac_lightning.metrics import SUMMARY, evaluate
 from vac_lightning.runs import Run, find_runs
 
@@ -82,10 +83,10 @@ def test_results_come_last_so_a_run_that_breaks_has_none(
 def test_where_data_and_what_is_kept_lie_is_the_same_from_any_folder(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = {"root": "photos", "table": None, "cache_dir": "kept", "merge": "stack"}
-    placed = command._with_absolute_places(OmegaConf.create({"data": given})).data
+    placed = plain_words(OmegaConf.create({"data": given}))[0].data
     assert placed == {**given, "root": str(tmp_path / "photos"), "cache_dir": str(tmp_path / "kept")}
     table = {"root": None, "table": "mine/labels.csv", "cache_dir": None}
-    placed = command._with_absolute_places(OmegaConf.create({"data": table})).data
+    placed = plain_words(OmegaConf.create({"data": table}))[0].data
     assert placed == {"root": str(tmp_path / "mine"), "table": "labels.csv", "cache_dir": None}
 
 
@@ -100,6 +101,13 @@ def test_a_finished_run_is_kept_and_another_configuration_is_refused(smoke: Smok
     assert "optimizer.lr: 0.001 -> 0.5" in refused.err
     assert "experiment=NAME" in refused.err
     assert path.read_bytes() == before
+    results = json.loads(before)
+    results["data_fingerprint"]["train"] = "of other scenes"
+    path.write_text(json.dumps(results))
+    changed = smoke("transform=none")
+    assert changed.code == 2
+    assert "other data (train: of other scenes -> " in changed.err
+    path.write_bytes(before)
     assert OmegaConf.load(path.parent / ".hydra" / "config.yaml").optimizer.lr == 0.001
     assert smoke("transform=none", "optimizer.lr=0.5", "overwrite=true").code == 0
     assert json.loads(path.read_text())["config"]["optimizer"]["lr"] == 0.5

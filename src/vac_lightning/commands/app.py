@@ -26,6 +26,7 @@ from rich.console import Console
 from vac_lightning.commands import composition, credentials, words
 from vac_lightning.names import shown
 from vac_lightning.runs import row_name, run_dir
+from vac_lightning.shipped import shipped
 from vac_lightning.signals import Stopped, stop_requests
 
 
@@ -41,7 +42,7 @@ class Experiments(SearchPathPlugin):
     """Puts experiments/ on Hydra's search path, so that +demo=Tiny+ACf and +demo=glob(*) find their files."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        search_path.append("vac_lightning", f"file://{words.shipped('experiments')}")
+        search_path.append("vac_lightning", f"file://{shipped('experiments')}")
 
 
 def main(command: str, task: Callable[[DictConfig], Any]) -> int:
@@ -81,13 +82,15 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
         sys.argv += words.variant(sys.argv[1:])
         composition.check_arguments(command, sys.argv[1:])
         with stop_requests.heeded(), _checkpoints_are_data():
-            hydra.main(version_base="1.3", config_path=str(words.shipped("conf")), config_name=command)(job)()
+            hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         failures.append(_report(command, error))
     except OSError as error:  # Hydra could not make the run folder
         failures.append(_report(command, UsageError(f"the run folder cannot be made: {error}")))
     except Stopped as stopped:
-        hint = "; what was done is kept, and the same words go on from there" if command == "train" else ""
+        hint = (
+            "; what was done is kept, and the same words go on from there" if command in ("train", "reproduce") else ""
+        )
         print(f"vac {command}: {stopped}{hint}", file=sys.stderr)
         return stopped.code
     return min(failures, default=0)

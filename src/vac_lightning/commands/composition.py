@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["check_arguments"]
+__all__ = ["check_arguments", "composer"]
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vac_lightning.commands import credentials, targets
-from vac_lightning.commands.words import check, shipped
+from vac_lightning.commands.words import check
+from vac_lightning.shipped import shipped
 
 
 def check_arguments(command: str, arguments: Sequence[str]) -> None:
@@ -55,6 +56,24 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
                 check(config)
 
 
+@contextmanager
+def composer(command: str, folder: str | None) -> Iterator[Callable[[Sequence[str]], DictConfig]]:
+    """A function that composes one job from its overrides, checked, Hydra's own part included; inside the block alone.
+
+    folder: a person's own, as of --config-dir. The function raises HydraException as `check_arguments` does.
+    """
+
+    def compose(overrides: Sequence[str]) -> DictConfig:
+        credentials.check({}, overrides)
+        config = _composed(command, overrides)
+        _check_safe(config)
+        check(config)
+        return config
+
+    with _composing(folder):
+        yield compose
+
+
 def _check_safe(config: DictConfig) -> None:
     """Check what a configuration would have made, and that no credential would be saved with it.
 
@@ -76,13 +95,17 @@ def _composing(folder: str | None) -> Iterator[None]:
         after = SearchPathQuery(provider="schema")
         places.prepend(provider="command-line", path=f"file://{Path(folder).absolute()}", anchor=after)
     hydra.version.setbase("1.3")
+    before, around = (
+        HydraConfig.instance().cfg,
+        GlobalHydra.instance().hydra,
+    )  # of a command that composes others' words
+    GlobalHydra.instance().clear()
     Hydra.create_main_hydra2("vac", places)
-    before = HydraConfig.instance().cfg
     try:
         yield
     finally:
         HydraConfig.instance().cfg = before
-        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = around
 
 
 def _composed(name: str, overrides: Sequence[str]) -> DictConfig:

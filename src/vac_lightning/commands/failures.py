@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["explained"]
+__all__ = ["explained", "recorded"]
 
 import errno
 import os
@@ -11,10 +11,13 @@ from contextlib import contextmanager
 
 import pytorch_lightning as pl
 
-from vac_lightning.commands.app import RunError, leave_process_group
+from vac_lightning.commands import credentials
+from vac_lightning.commands.app import RunError, UsageError, leave_process_group
 from vac_lightning.data.base import DataError
 from vac_lightning.data.datamodule import DataModule
+from vac_lightning.names import shown
 from vac_lightning.signals import Stopped, stop_requests
+from vac_lightning.status import StatusFile
 from vac_lightning.task import NonFiniteError
 
 
@@ -46,6 +49,32 @@ def explained(data: DataModule, trainer: pl.Trainer) -> Iterator[None]:
         raise RunError(message) from error
     finally:
         stop_requests.deferred = False
+
+
+@contextmanager
+def recorded(status: StatusFile, always: bool) -> Iterator[None]:
+    """Write into status.json how a run ended that has no results.
+
+    always: even where it ended before it began to train, as in a sweep, of which nobody reads every line; a single
+        run leaves no file for words that cannot be used.
+    """
+    try:
+        yield
+    except (Stopped, Exception) as error:
+        # A finished run that was only to be overwritten is finished still.
+        if (status.begun or always) and not status.run.finished:
+            if isinstance(error, Stopped):
+                status.end("stopped")
+            else:
+                status.end("failed", _one_line(error))
+        raise
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    text = lines[0].strip() if lines else ""
+    known = isinstance(error, RunError | UsageError)
+    return shown(credentials.redacted(text if known else f"{type(error).__name__}: {text}"))
 
 
 def _end_other_processes(trainer: pl.Trainer) -> None:

@@ -8,17 +8,20 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from vac_lightning.commands import app, credentials
+from vac_lightning.commands.finished import already_done, plain_words
 from vac_lightning.commands.targets import instantiate
-from vac_lightning.runs import Run, config_difference, config_hash, versions
+from vac_lightning.runs import Run, config_hash, versions
 from vac_lightning.signals import Stopped
+from vac_lightning.status import StatusFile
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -41,27 +44,29 @@ def train(config: DictConfig) -> float | None:
     sweepers that optimise.
     """
     run = Run(Path(HydraConfig.get().runtime.output_dir))
-    config = _with_absolute_places(config)  # before anything is compared with it, here or in another process
-    resolved = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(resolved, dict)
-    plain = {str(word): value for word, value in resolved.items()}
+    config, plain = plain_words(config)
     credentials.check(plain, HydraConfig.get().overrides.task)  # a job's own words are known in full only here
     if run.finished and not config.overwrite:
-        return _already_done(run, plain)
+        return already_done(run, config, plain)
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from vac_lightning.commands.failures import recorded
     from vac_lightning.commands.folder import alone
 
-    with _own_process_arguments(run), alone(run), _wandb_closed():
+    status = StatusFile(run, writes=rank_zero_only.rank == 0)  # type: ignore[attr-defined]
+    swept = HydraConfig.get().mode == RunMode.MULTIRUN
+    with _own_process_arguments(run), alone(run), recorded(status, always=swept), _wandb_closed():
         if run.finished and not config.overwrite:  # by the process that this one waited for
-            return _already_done(run, plain)
-        return _fit_and_test(run, config, plain)
+            return already_done(run, config, plain)
+        return _fit_and_test(run, config, plain, status)
 
 
-def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float | None:
+def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], status: StatusFile) -> float | None:
     import pytorch_lightning as pl
     import torch
     from pytorch_lightning.utilities import rank_zero_only
 
-    from vac_lightning.callbacks import PredictionWriter, Throughput
+    from vac_lightning.callbacks import PredictionWriter, StatusWriter, Throughput
     from vac_lightning.checkpoints import CheckpointFiles, Checkpoints, resume_point
     from vac_lightning.commands import assembly, omissions
     from vac_lightning.commands.failures import explained
@@ -80,7 +85,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
         start = resume_point(run, False if anew else config.resume, identity)
         throughput, checkpoints = Throughput(), Checkpoints(run.path, identity, **config.checkpoints, start=start)
         # Checkpoints come first: what another callback does when an epoch starts is then done again, not twice.
-        callbacks = [checkpoints, throughput, PredictionWriter(run.path)]
+        callbacks = [checkpoints, throughput, StatusWriter(status), PredictionWriter(run.path)]
         made = (instantiate(node, f"callbacks.{name}") for name, node in config.callbacks.items())
         callbacks += [callback for callback in made if callback is not None]
         trainer: pl.Trainer = instantiate(
@@ -99,6 +104,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             prepare(run, config, start)
             omissions.write(run, data)
+        status.begin(start.epoch if start else 0, trainer.max_epochs or 0)
         trainer.loggers = _loggers(run, config, plain, start)
     accelerator = trainer.accelerator.__class__.__name__
     log.info("%s: %d samples, %d labels, %s", run.path, len(data.split("train")), len(data.labels), accelerator)
@@ -128,6 +134,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any]) -> float 
             }
             _conclude(run, trainer, data, metrics)
             run.write_results(results)
+            status.remove()
             (run.checkpoints / "previous.ckpt").unlink(missing_ok=True)
     best = metrics["best"]
     if trainer.is_global_zero:
@@ -183,41 +190,6 @@ def _test_epochs(
         metrics[name] = {"epoch": epoch, "val": validated, "test": tested}
     metrics["best"]["chosen_on"] = f"val/mAP of split {split!r}" if chosen else "nothing, being the last"
     return metrics
-
-
-def _already_done(run: Run, plain: dict[str, Any]) -> float:
-    results = run.results()
-    if results["config_hash"] != config_hash(plain):
-        differing = _listed(config_difference(results["config"], plain))
-        raise app.UsageError(
-            f"{run.path} holds a finished run of another configuration ({differing}): choose experiment=NAME or"
-            " run_dir=PATH for this one, or overwrite=true to set that one aside"
-        )
-    log.info("%s is finished already; overwrite=true trains it again", run.path)
-    return float(results["metrics"]["best"]["test"]["mAP"])
-
-
-def _listed(differences: Sequence[str], most: int = 8) -> str:
-    """The first of the differences, those in words that both have before others, and how many more there are."""
-    more = len(differences) - most
-    return ", ".join(sorted(differences, key=lambda each: "(not set)" in each)[:most]) + (
-        f", and {more} more" if more > 0 else ""
-    )
-
-
-def _with_absolute_places(config: DictConfig) -> DictConfig:
-    """The configuration with data.root and data.cache_dir absolute, so that the run can be evaluated from any folder.
-
-    A table without a root is given its folder for one, so that both are found where data.root= says they lie now.
-    """
-    where = {word: config.data.get(word) for word in ("root", "table", "cache_dir")}
-    if where["root"] is None and where["table"] is not None:
-        where["root"], where["table"] = Path(where["table"]).parent, Path(where["table"]).name
-    for word in ("root", "cache_dir"):
-        where[word] = where[word] and str(Path(where[word]).expanduser().absolute())
-    merged = OmegaConf.merge(config, {"data": {word: place for word, place in where.items() if place is not None}})
-    assert isinstance(merged, DictConfig)
-    return merged
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check", "explain", "help_text", "normalised", "positional", "shipped", "variant"]
+__all__ = ["as_text", "check", "explain", "help_text", "normalised", "positional", "variant"]
 
 import re
 import sys
@@ -14,21 +14,16 @@ from typing import Any
 import hydra
 import hydra.version
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vac_lightning.names import is_printable, shown
+from vac_lightning.shipped import shipped
 
 PROTOCOLS = ("vac", "srn", "csra")
 """metrics.PROTOCOLS, which cannot be asked without importing torch."""
-
-
-def shipped(folder: str) -> Path:
-    """conf/ or experiments/: inside the package when installed from a wheel, else at the top of the repository."""
-    package = Path(__file__).parents[1]
-    inside = package / folder
-    return inside if inside.is_dir() else package.parents[1] / folder
 
 
 def help_text(command: str) -> str:
@@ -54,7 +49,7 @@ def normalised(arguments: Sequence[str]) -> list[str]:
 
     Run folders hold one (seed=0), and -m may stand anywhere on the line of a person.
     """
-    of_an_option = {i + 1 for i, argument in enumerate(arguments) if argument in _WITH_A_VALUE}
+    of_an_option = _of_options(arguments)
     leading: list[str] = []
     words: list[str] = []
     for i, argument in enumerate(arguments):
@@ -70,10 +65,16 @@ def positional(arguments: Sequence[str], word: str, several: bool = True) -> lis
 
     Where the word takes one path only, not several, a single one becomes `word=...`.
     """
-    paths = [a for a in arguments if _is_path(a)]
-    quoted = ",".join(map(_as_text, paths))
-    value = f"[{quoted}]" if several or len(paths) > 1 else quoted
-    return [a for a in arguments if a not in paths] + ([f"{word}={value}"] if paths else [])
+    at = [i for i, argument in enumerate(arguments) if i not in _of_options(arguments) and _is_path(argument)]
+    quoted = ",".join(as_text(arguments[i]) for i in at)
+    value = f"[{quoted}]" if several or len(at) > 1 else quoted
+    return [a for i, a in enumerate(arguments) if i not in at] + ([f"{word}={value}"] if at else [])
+
+
+def as_text(path: str) -> str:
+    """A path as Hydra's grammar takes it word for word: quotes, backslashes before them, and references escaped."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), path)
+    return "'" + escaped.replace("${", "\\${") + "'"
 
 
 def variant(arguments: Sequence[str]) -> list[str]:
@@ -118,7 +119,7 @@ def check(config: DictConfig) -> None:
             raise HydraException(f"protocol={config.protocol}: expected {known}; all of them is for vac evaluate")
     if "backbone" in config and OmegaConf.is_missing(config.backbone, "name"):
         raise HydraException("backbone.name is needed: say backbone.name=MODEL, such as vit_small_patch16_224")
-    if "data" in config and OmegaConf.is_missing(config.data, "table"):
+    if isinstance(config.get("data"), DictConfig) and OmegaConf.is_missing(config.data, "table"):
         raise HydraException("data.table is needed: say data.table=FILE, a .csv, .tsv or .parquet of samples")
     if config.get("augmentation") is not None and "augmentation" not in config.data:
         raise HydraException("augmentation: this data set takes none; leave the word out")
@@ -174,6 +175,11 @@ def _problem(name: str) -> str | None:
     return None
 
 
+def _of_options(arguments: Sequence[str]) -> set[int]:
+    """The positions of values of Hydra's own options."""
+    return {i + 1 for i, argument in enumerate(arguments) if argument in _WITH_A_VALUE}
+
+
 def _is_path(argument: str) -> bool:
     """Whether an argument is a path, there or not, such as runs/demo/Tiny/seed=0, and not an override or an option."""
     word, equals, _ = argument.partition("=")
@@ -190,15 +196,14 @@ def _quoted(argument: str) -> str:
     return f"{word}{equals}'{value}'"
 
 
-def _as_text(path: str) -> str:
-    """A path as Hydra's grammar takes it word for word: quotes, backslashes before them, and references escaped."""
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), path)
-    return "'" + escaped.replace("${", "\\${") + "'"
-
-
 def _unknown_word(command: str, word: str) -> str:
-    with hydra.initialize_config_dir(str(shipped("conf")), version_base="1.3"):
-        node: Any = hydra.compose(command, _choices())
+    around = GlobalHydra.instance().hydra  # of a command that composes the words of another
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+            node: Any = hydra.compose(command, _choices())
+    finally:
+        GlobalHydra.instance().hydra = around
     if word in node:
         return f"{word} is a choice of a file: say {word}.WORD=VALUE, or '~{word}' '+{word}={{...}}' for another whole"
     prefix, _, leaf = word.rpartition(".")
@@ -235,6 +240,10 @@ def _sizes(value: Any) -> bool:
     return isinstance(value, ListConfig) and len(value) > 0 and all(_whole(1)(size) for size in value)
 
 
+def _seeds(value: Any) -> bool:
+    return isinstance(value, ListConfig) and len(value) > 0 and all(map(_whole(0), value))
+
+
 _WITH_A_VALUE = (
     *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
     *("--cfg", "-c", "--package", "-p", "--experimental-rerun"),
@@ -264,7 +273,9 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: value is None or (_number(value) and 0 < value < 1),
     ),
     "data.holdout_seed": ("a whole number of at least 0", _whole(0)),
-    "devices": ("a whole number of at least 1", _whole(1)),
+    "devices": ("a whole number of at least 1", lambda value: value is None or _whole(1)(value)),
+    "seeds": ("a list of whole numbers, such as [0,1,2]", _seeds),
+    "watch": ("true or false", lambda value: isinstance(value, bool)),
     "checkpoints.every_n_steps": ("a whole number of at least 1, or null", lambda v: v is None or _whole(1)(v)),
     "checkpoints.every_n_minutes": ("a number of at least 0, or null", lambda value: value is None or _number(value)),
     "optimizer.lr": ("a number of at least 0", _number),

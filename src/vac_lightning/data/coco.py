@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vac_lightning.data import obtaining
 from vac_lightning.data.annotations.indexing import indexed
 from vac_lightning.data.annotations.instances import presence
 from vac_lightning.data.annotations.records import needs_first_file, record, split_of
@@ -75,7 +76,7 @@ def coco(
         raise DataError(f"{file} has no image of the split {source!r}: check data.splits and data.images{held_out}")
     first = folder / index.names[int(own[0])]
     if needs_first_file(options) and not first.is_file():
-        raise DataError(f"not found: {first}, the first image that {file} names. {_remedy(source)}")
+        raise DataError(f"not found: {first}, the first image that {file} names. {obtaining.coco(source)}")
     published = None if annotations else _PUBLISHED.get(source)
     if holdout is not None and source == splits["train"]:
         parts = stratified(index.targets[own], (1 - holdout, holdout), holdout_seed)
@@ -113,7 +114,9 @@ def _found(base: Path, split: str, annotations: str | None, images: str | None) 
     file, folder = next(filter(Path.is_file, files), None), next(filter(Path.is_dir, folders), None)
     if file is None or folder is None:
         missing = [places for found, places in ((file, files), (folder, folders)) if found is None]
-        raise DataError(f"not found: {' and '.join(' or '.join(map(str, each)) for each in missing)}. {_remedy(split)}")
+        raise DataError(
+            f"not found: {' and '.join(' or '.join(map(str, each)) for each in missing)}. {obtaining.coco(split)}"
+        )
     return file, folder
 
 
@@ -152,12 +155,3 @@ def _of_split(
                 )
             mine[i] = split in own
     return mine
-
-
-def _remedy(split: str) -> str:
-    year = split[-4:] if split[-4:].isdecimal() else "2014"
-    return (
-        f"MS-COCO comes from https://cocodataset.org/#download: unpack annotations_trainval{year}.zip, "
-        f"train{year}.zip and val{year}.zip into one folder, and point at it with data.root=FOLDER; "
-        "for other data in this format set data.annotations and data.images, patterns relative to data.root"
-    )

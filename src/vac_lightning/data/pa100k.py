@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vac_lightning.data import obtaining
 from vac_lightning.data.annotations.indexing import Index, checked
 from vac_lightning.data.annotations.matlab import Value, variables
 from vac_lightning.data.annotations.records import blame, needs_first_file, record, split_of
@@ -43,7 +44,7 @@ def pa100k(
     places = [base / "annotation.mat", base / "annotation" / "annotation.mat"]
     file = next(filter(Path.is_file, places), None)
     if file is None:
-        raise DataError(f"not found: {' or '.join(map(str, places))}. {_REMEDY}")
+        raise DataError(f"not found: {' or '.join(map(str, places))}. {obtaining.PA100K}")
     index = _index(file, _PARTS[split], base / _FOLDERS[0])
     needed = index.names[:1] if needs_first_file(options) else index.names
     folders = (base / folder for name in needed for folder in _FOLDERS if (base / folder / name).is_file())
@@ -51,7 +52,7 @@ def pa100k(
     if folder is None:
         raise DataError(
             f"not found: {base / _FOLDERS[0] / needed[0]}, the first image of {split!r} that {file} names (nor in "
-            f"{', '.join(_FOLDERS[1:-1])} or beside it). {_REMEDY}"
+            f"{', '.join(_FOLDERS[1:-1])} or beside it). {obtaining.PA100K}"
         )
     photos = PhotoIndex(folder, index.names, np.arange(len(index.names), dtype=np.int32))
     return Photos(photos, index.targets, index.labels, sizes, base, role=role, published=_PUBLISHED[split], **options)
@@ -70,10 +71,6 @@ _PUBLISHED = {
     "trainval": Published(90_000, 90_000),
     "test": Published(10_000, 10_000),
 }
-_REMEDY = (
-    "PA-100K comes from the page of 'HydraPlus-Net', https://github.com/xh-liu/HydraPlus-Net: unpack its images "
-    "(release_data/) and annotation.mat into one folder, and point at it with data.root=FOLDER"
-)
 
 
 def _index(file: Path, parts: Sequence[str], folder: Path) -> Index:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vac_lightning.data import obtaining
 from vac_lightning.data.annotations.records import below, blame, needs_first_file, record, split_of
 from vac_lightning.data.base import DataError, Published
 from vac_lightning.data.reading import Box, PhotoIndex, Photos
@@ -61,21 +62,14 @@ def wider(
     if file is None:
         missing.append(f"{base / name} (nor in {', '.join(folder + '/' for folder in _FOLDERS[:-1])} there)")
     if file is None or missing:
-        raise DataError(f"not found: {' and '.join(missing)}. {_REMEDY}")
+        raise DataError(f"not found: {' and '.join(missing)}. {obtaining.WIDER}")
     labels, photos, targets = _people(file, parts, base / "Image")
     if not len(photos):
         raise DataError(f"{file} has no person in an image of {' or '.join(parts)}/: fetch the file again")
     first = photos.folder / photos.names[0]
     if needs_first_file(options) and not first.is_file():
-        raise DataError(f"not found: {first}, the first image of {split!r} that {file} names. {_REMEDY}")
+        raise DataError(f"not found: {first}, the first image of {split!r} that {file} names. {obtaining.WIDER}")
     return Photos(photos, targets, labels, sizes, base, role=role, published=_PUBLISHED[split], **options)
-
-
-_REMEDY = (
-    "WIDER Attribute comes from the page of 'Human Attribute Recognition by Deep Hierarchical Contexts', "
-    "http://mmlab.ie.cuhk.edu.hk/projects/WIDERAttribute: unpack its images (Image/) and its annotations "
-    "into one folder, and point at it with data.root=FOLDER"
-)
 
 
 def _people(file: Path, parts: Sequence[str], folder: Path) -> tuple[list[str], PhotoIndex, NDArray[np.int8]]:
