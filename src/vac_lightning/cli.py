@@ -11,7 +11,7 @@ COMMANDS = {
     "train": "train one run, or a sweep with -m; leaves one folder a run",
     "evaluate": "metrics of a trained run on any of its splits, or of the predictions it left",
     "predict": "labels, scores and heatmap overlays of your own photographs",
-    "report": "table and Figure 5 of finished runs",
+    "report": "tables, comparisons and figures of finished runs, beside the published numbers",
     "doctor": "what is wrong with a data set, or worth a look, before hours are spent on it",
     "data": "stats: label frequencies and co-occurrence as a picture",
 }

@@ -181,9 +181,10 @@ def find_unfinished(paths: Iterable[Path | str]) -> dict[Run, Place]:
     They are known by <experiment>/<row>/seed=<n>: a run that was put elsewhere by run_dir=PATH has no name yet.
     """
     found: dict[Run, Place] = {}
-    for folder in sorted({path for given in paths for path in Path(given).absolute().rglob("seed=*")} | {
-        Path(given).absolute() for given in paths
-    }):
+    for folder in sorted(
+        {path for given in paths for path in Path(given).absolute().rglob("seed=*")}
+        | {Path(given).absolute() for given in paths}
+    ):
         seed = folder.name.removeprefix("seed=")
         begun = any((folder / name).exists() for name in ("metrics.csv", "status.json", "checkpoints"))
         if seed.isdecimal() and len(folder.parts) > 3 and begun and not Run(folder).finished:

@@ -92,7 +92,7 @@ def split(samples: int, labels: int, seed: int = 0) -> np.ndarray:
 
 def write_run(
     path: Path,
-    kind: Kind = Kind(),  # noqa: B008 (it cannot change)
+    kind: Kind = Kind(),
     *,
     seed: int = 0,
     targets: np.ndarray | None = None,
@@ -144,7 +144,7 @@ def write_run(
             "lambda": kind.lambda_,
             "config": config,
             "config_hash": config_hash(config),
-            "data_fingerprint": {role: "0123456789abcdef" for role in ("train", "val", "test")},
+            "data_fingerprint": dict.fromkeys(("train", "val", "test"), "0123456789abcdef"),
             "labels": list(labels),
             "versions": versions or {"vac_lightning": "0.1.0", "torch": "2.9.0", "numpy": "2.4.0"},
             "device": device,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from vac_lightning.metrics import RULES
+from vac_lightning.metrics import RULES, average_precision
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,40 @@ def resamples(samples: int, times: int = 1000, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def scores(logits: np.ndarray, targets: np.ndarray, counts: Tensor, protocol: str = "vac") -> np.ndarray:
+def scores(
+    logits: np.ndarray, targets: np.ndarray, counts: Tensor, protocol: str = "vac", most_steps: int = 256
+) -> np.ndarray:
     """mAP in percent on each resample, (R,), as `metrics.evaluate` gives it on the samples drawn.
 
+    A sample drawn n times has weight n, so a label is sorted once for all resamples. AP is a sum over steps, one at
+    every score that a positive sample has. Of a label with more than `most_steps` of them, neighbours are merged and
+    precision is taken halfway through; what this changes in the AP of the samples themselves is taken off again. It
+    moves a resample's mAP by a few percent of what resamples differ by, and saves most of the time.
+
     A label without a positive sample in a resample is left out of that resample's mean, and unspecified labels are
-    left out of AP. A sample drawn n times has weight n, so a label is sorted once for all resamples; see `_step_sums`.
+    left out of AP.
 
     Args:
         logits: (N, L).
         targets: (N, L), 1, 0 or -1 (unspecified).
         counts: how often each sample is drawn, (N, R), see `resamples`.
         protocol: of AP, see `metrics.evaluate`.
+        most_steps: of a label.
     """
     interpolated = RULES[protocol].interpolated
-    labels = [steps for j in range(targets.shape[1]) if (steps := _steps(logits[:, j], targets[:, j])) is not None]
+    labels, offsets = [], []
+    for column, truth in zip(logits.T, targets.T, strict=True):
+        if (truth == 1).any():
+            labels.append(steps := _steps(column, truth, most_steps))
+            known, once = truth != -1, torch.ones(len(column), 1)
+            exact = average_precision(column[known], truth[known] == 1, interpolated)
+            offsets.append(exact - float(_average_precision(steps, once, interpolated)))
     # A block of resamples that stays in the processor's cache is several times faster than all of them at once.
     width = max(16, _BLOCK // len(logits))
     blocks = []
     for first in range(0, counts.shape[1], width):
         weights = counts[:, first : first + width].float()
-        values = [_average_precision(steps, weights, interpolated) for steps in labels]
+        values = [_average_precision(s, weights, interpolated) + o for s, o in zip(labels, offsets, strict=True)]
         blocks.append(torch.stack(values).nanmean(0) if values else torch.full(weights.shape[1:], torch.nan))
     return 100 * torch.cat(blocks).double().numpy()
 
@@ -81,29 +95,38 @@ def compare(row: Sequence[np.ndarray], baseline: Sequence[np.ndarray]) -> Interv
 
 @dataclass(frozen=True)
 class _Steps:
-    """The samples of one label, highest score first, cut at every score that a positive sample has.
+    """The samples of one label, highest score first, cut at scores that positive samples have.
 
     positives, others: samples in order. first_positive, first_other: where each step begins in them.
+    share: (steps, 1), how much of a step lies before the place its precision is taken at; 1 where nothing is merged.
     """
 
     positives: Tensor
     first_positive: Tensor
     others: Tensor
     first_other: Tensor
+    share: Tensor
 
 
-def _steps(scores: np.ndarray, targets: np.ndarray) -> _Steps | None:
-    """None without a positive sample."""
+def _steps(scores: np.ndarray, targets: np.ndarray, most: int) -> _Steps:
+    """Of a label with a positive sample: scores (N,), targets (N,)."""
     positives, others = np.flatnonzero(targets == 1), np.flatnonzero(targets == 0)
-    if not positives.size:
-        return None
     positives = positives[np.argsort(-scores[positives], kind="stable")]
     others = others[np.argsort(-scores[others], kind="stable")]
     steps, first = np.unique(-scores[positives], return_index=True)
     # A step counts the other samples down to its own score, and equal ones with it.
     ends = np.searchsorted(-scores[others], steps, side="right")
-    arrays = (positives, first, others[: ends[-1]], np.concatenate([[0], ends[:-1]]))
-    return _Steps(*(torch.from_numpy(array.astype(np.int64)) for array in arrays))
+    bounds = np.linspace(0, len(steps), min(len(steps), most) + 1).round().astype(np.int64)
+    merged = np.diff(bounds)
+    first, ends = first[bounds[:-1]], ends[bounds[1:] - 1]
+    starts = np.concatenate([[0], ends[:-1]])
+    # The mean place of a step's own steps: 1/m, 2/m, ..., 1.
+    share = torch.from_numpy((merged + 1) / (2 * merged)).float()[:, None]
+    return _Steps(_whole(positives), _whole(first), _whole(others[: ends[-1]]), _whole(starts), share)
+
+
+def _whole(numbers: np.ndarray) -> Tensor:
+    return torch.from_numpy(numbers.astype(np.int64))
 
 
 def _average_precision(steps: _Steps, weights: Tensor, interpolated: bool) -> Tensor:
@@ -112,13 +135,18 @@ def _average_precision(steps: _Steps, weights: Tensor, interpolated: bool) -> Te
     NaN where no positive sample is drawn.
     """
     gained = _step_sums(steps.positives, steps.first_positive, weights)
-    hits = gained.cumsum(0)
-    others = _step_sums(steps.others, steps.first_other, weights).cumsum(0)
-    precision = hits / (hits + others).clamp(min=1)
+    others = _step_sums(steps.others, steps.first_other, weights)
+    hits, misses = gained.cumsum(0), others.cumsum(0)
+    total = hits[-1].clone()
+    rest = 1 - steps.share
+    if rest.any():
+        hits -= rest * gained
+        misses -= rest * others
+    precision = hits / misses.add_(hits).clamp_(min=0.5)  # 0 / 0 before anything is drawn
     if interpolated:
         # A step of which no sample is drawn is never the highest precision of those before it.
         precision = precision.flip(0).cummax(0).values.flip(0)
-    return (gained * precision).sum(0) / hits[-1]
+    return (gained * precision).sum(0) / total
 
 
 def _step_sums(samples: Tensor, first: Tensor, weights: Tensor) -> Tensor:
@@ -128,4 +156,4 @@ def _step_sums(samples: Tensor, first: Tensor, weights: Tensor) -> Tensor:
     return embedding_bag(samples, weights, first, mode="sum")
 
 
-_BLOCK = 1 << 20  # weights at once: 4 MiB
+_BLOCK = 1 << 19  # weights at once: 2 MiB

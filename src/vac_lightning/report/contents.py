@@ -113,6 +113,7 @@ class Contents:
     metrics: the table's columns in the paper's order.
     differences: row -> the words in which its configuration differs from the first row's, as "lambda: 0 -> 1".
     label_ap: row -> label -> AP per seed at the best epoch, in percent.
+    of_experiment: whether the rows are those of a folder of experiments/, so that one without runs is missing.
     notes: sentences on what must be known to read the numbers: protocol, choice of the epoch, unequal seeds.
     """
 
@@ -130,3 +131,4 @@ class Contents:
     differences: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     costs: tuple[Cost, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    of_experiment: bool = False

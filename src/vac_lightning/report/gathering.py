@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from vac_lightning.experiments import Experiment
 from vac_lightning.metrics import SUMMARY
 from vac_lightning.report import grouping
 from vac_lightning.report.comparing import comparisons
@@ -62,6 +61,7 @@ def gather(
         differences=_differences(rows, results),
         costs=tuple(_cost(row, [results[run] for run in row.runs]) for row in rows if row.runs),
         versions=_versions(results.values()),
+        of_experiment=table is not None,
     )
 
 
