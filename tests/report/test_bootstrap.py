@@ -61,6 +61,7 @@ def test_labels_without_a_positive_sample_have_no_part() -> None:
     assert np.isnan(bootstrap.scores(logits[:, :1], empty, counts)).all()
 
 
+@pytest.mark.slow
 def test_p_values_of_equally_good_models_are_about_uniform() -> None:
     """Two noisy views of one truth, 150 times: p below 0.1 a tenth of the time, and below 0.5 half of it."""
     p_values = []
