@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from vac_lightning.commands import composition, credentials, targets, words
 from vac_lightning.metrics import SUMMARY
 from vac_lightning.networks.backbones import timm_model
-from vac_lightning.report import markdown
+from vac_lightning.report import table
 from vac_lightning.runs import Run
 
 Smoke = Callable[..., Outcome]
@@ -518,7 +518,7 @@ def test_labels_and_rows_of_markup_are_shown_as_text(vac: Vac, tmp_path: Path) -
 def test_a_rows_name_is_text_in_markdown() -> None:
     kept = ["R50+ACfs", "Tiny+ACf_lambda=0.3"]
     names = [*kept, "a|b", "<b>", "[x](javascript:a)", "`c`", "$x$", "_i_", "a\\", "\x1b[0m"]
-    assert [markdown.as_text(name) for name in names] == [
+    assert [table.as_text(name) for name in names] == [
         *kept,
         "a\\|b",
         "&lt;b&gt;",

@@ -98,14 +98,14 @@ class _Steps:
     """The samples of one label, highest score first, cut at scores that positive samples have.
 
     positives, others: samples in order. first_positive, first_other: where each step begins in them.
-    share: (steps, 1), how much of a step lies before the place its precision is taken at; 1 where nothing is merged.
+    beyond: (steps, 1), how much of a step lies beyond the place its precision is taken at; 0 where nothing is merged.
     """
 
     positives: Tensor
     first_positive: Tensor
     others: Tensor
     first_other: Tensor
-    share: Tensor
+    beyond: Tensor
 
 
 def _steps(scores: np.ndarray, targets: np.ndarray, most: int) -> _Steps:
@@ -120,9 +120,9 @@ def _steps(scores: np.ndarray, targets: np.ndarray, most: int) -> _Steps:
     merged = np.diff(bounds)
     first, ends = first[bounds[:-1]], ends[bounds[1:] - 1]
     starts = np.concatenate([[0], ends[:-1]])
-    # The mean place of a step's own steps: 1/m, 2/m, ..., 1.
-    share = torch.from_numpy((merged + 1) / (2 * merged)).float()[:, None]
-    return _Steps(_whole(positives), _whole(first), _whole(others[: ends[-1]]), _whole(starts), share)
+    # What lies beyond the mean of the places of its own m steps, 1/m, 2/m, ..., 1.
+    beyond = torch.from_numpy((merged - 1) / (2 * merged)).float()[:, None]
+    return _Steps(_whole(positives), _whole(first), _whole(others[: ends[-1]]), _whole(starts), beyond)
 
 
 def _whole(numbers: np.ndarray) -> Tensor:
@@ -138,10 +138,9 @@ def _average_precision(steps: _Steps, weights: Tensor, interpolated: bool) -> Te
     others = _step_sums(steps.others, steps.first_other, weights)
     hits, misses = gained.cumsum(0), others.cumsum(0)
     total = hits[-1].clone()
-    rest = 1 - steps.share
-    if rest.any():
-        hits -= rest * gained
-        misses -= rest * others
+    if steps.beyond.any():
+        hits.addcmul_(steps.beyond, gained, value=-1)
+        misses.addcmul_(steps.beyond, others, value=-1)
     precision = hits / misses.add_(hits).clamp_(min=0.5)  # 0 / 0 before anything is drawn
     if interpolated:
         # A step of which no sample is drawn is never the highest precision of those before it.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["as_text", "document", "results_table"]
+__all__ = ["document", "p_value", "results_table"]
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from vac_lightning.names import shown
 from vac_lightning.report import table
 from vac_lightning.report.contents import Contents, Row
+from vac_lightning.report.table import as_text
 
 
 def document(contents: Contents, command: str = "", figure: str = "") -> str:
@@ -60,10 +59,9 @@ def results_table(contents: Contents, epoch: str) -> str:
     return _grid(names, lines)
 
 
-def as_text(text: str) -> str:
-    """A text of others as it stands, in Markdown: no markup, no HTML, no formula, and nothing that ends the cell."""
-    marked = re.sub(r"([\\`*\[\]|~$!]|(?<!\w)_|_(?!\w))", r"\\\1", shown(text))
-    return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def p_value(value: float) -> str:
+    """A p-value as it is read: three places, and never 0."""
+    return "n/a" if value != value else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _published(contents: Contents, rows: Sequence[Row]) -> str:
@@ -99,11 +97,6 @@ def _comparisons(contents: Contents) -> str:
         for each in contents.comparisons
     ]
     return _grid(["mAP, best epoch", "difference", "95 % interval", "p", "seeds in which better", "samples"], lines)
-
-
-def p_value(value: float) -> str:
-    """A p-value as it is read: three places, and never 0."""
-    return "n/a" if value != value else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _lambdas(contents: Contents) -> str:

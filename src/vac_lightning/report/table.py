@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Summary", "cell", "difference", "means", "plain", "ranks", "signed", "summary"]
+__all__ = ["Summary", "as_text", "cell", "difference", "means", "plain", "ranks", "signed", "summary"]
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from vac_lightning.names import shown
 from vac_lightning.report.contents import Row
 
 Rank = Literal["best", "second"]
@@ -70,3 +72,9 @@ def ranks(values: Mapping[str, float]) -> dict[str, Rank]:
     names: tuple[Rank, ...] = ("best", "second")
     rank = dict(zip(highest, names, strict=False))
     return {name: rank[value] for name, value in values.items() if value in rank}
+
+
+def as_text(text: str) -> str:
+    """A text of others as it stands, in Markdown: no markup, no HTML, no formula, and nothing that ends the cell."""
+    marked = re.sub(r"([\\`*\[\]|~$!]|(?<!\w)_|_(?!\w))", r"\\\1", shown(text))
+    return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
