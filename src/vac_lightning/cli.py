@@ -11,7 +11,7 @@ COMMANDS = {
     "train": "train one run, or a sweep with -m; leaves one folder a run",
     "evaluate": "metrics of a trained run on any of its splits, or of the predictions it left",
     "predict": "labels, scores and heatmap overlays of your own photographs",
-    "report": "table and Figure 5 of finished runs",
+    "report": "tables, comparisons and figures of finished runs, beside the published numbers",
     "reproduce": "every row of a published table for several seeds, interrupted and gone on with as need be",
     "status": "how far runs are, from any terminal",
     "sync": "send to W&B what was logged offline",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 __all__ = [
+    "Place",
     "Run",
     "config_difference",
     "config_hash",
     "find_folders",
     "find_runs",
+    "find_unfinished",
     "read_arrays",
     "read_predictions",
     "row_name",
@@ -229,6 +231,32 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # whatever zipfile, zlib and NumPy make of bytes that are not theirs
         raise ValueError(f"{path} is damaged or holds objects instead of numbers, and was not loaded") from error
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run lies below runs/, which names it before it is finished."""
+
+    experiment: str
+    row: str
+    seed: int
+
+
+def find_unfinished(paths: Iterable[Path | str]) -> dict[Run, Place]:
+    """Run folders at or below the given ones that were begun and are not finished, sorted by path.
+
+    They are known by <experiment>/<row>/seed=<n>: a run that was put elsewhere by run_dir=PATH has no name yet.
+    """
+    found: dict[Run, Place] = {}
+    for folder in sorted(
+        {path for given in paths for path in Path(given).absolute().rglob("seed=*")}
+        | {Path(given).absolute() for given in paths}
+    ):
+        seed = folder.name.removeprefix("seed=")
+        begun = any((folder / name).exists() for name in ("metrics.csv", "status.json", "checkpoints"))
+        if seed.isdecimal() and len(folder.parts) > 3 and begun and not Run(folder).finished:
+            found[Run(folder)] = Place(folder.parts[-3], folder.parts[-2], int(seed))
+    return found
 
 
 def row_name(backbone: str, transform: str, lambda_: float, variant: str | None = None) -> str:

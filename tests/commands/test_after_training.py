@@ -16,7 +16,6 @@ from hydra.core.global_hydra import GlobalHydra
 
 from vac_lightning import cli
 from vac_lightning.metrics import PROTOCOLS, SUMMARY, evaluate
-from vac_lightning.report import table
 from vac_lightning.runs import Run, find_runs
 
 
@@ -219,11 +218,15 @@ def test_report_tabulates_means_over_seeds_and_draws_figure_5(vac: Vac, trained:
     assert outcome.code == 0, outcome.err
     values = [run.results()["metrics"]["best"]["test"]["mAP"] for run in find_runs([trained / "shapes" / "Tiny+ACf"])]
     cell = f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
-    text = (tmp_path / "table.md").read_text()
+    text = (tmp_path / "report.md").read_text()
     assert cell in text
     assert cell in outcome.out
     assert "chosen on val/mAP of split 'val'" in text
     assert "| Tiny+f | 1 |" in text
+    assert "| Tiny+ACf better than Tiny+f |" in text
+    assert (
+        f"Tiny+ACf,done,best,val/mAP of split 'val',mAP,{np.mean(values):.6g}" in (tmp_path / "report.csv").read_text()
+    )
     assert cv2.imread(str(tmp_path / "figure5.png")).shape[1] > 900
 
 
@@ -231,6 +234,9 @@ def test_report_names_rows_and_labels_that_are_not_there(vac: Vac, trained: Path
     outcome = vac("report", str(trained), f"out={tmp_path}", "rows=[R50]")
     assert outcome.code == 2
     assert "Tiny+ACf, Tiny+f" in outcome.err
+    outcome = vac("report", str(trained), f"out={tmp_path}", "table=table9")
+    assert outcome.code == 2
+    assert "table=table9: expected one of" in outcome.err and "shapes" in outcome.err
     outcome = vac("report", str(trained), f"out={tmp_path}", "labels=[unicorn]")
     assert outcome.code == 2
     assert "circle" in outcome.err
@@ -256,10 +262,3 @@ def test_report_does_not_mix_protocols(vac: Vac, trained: Path, tmp_path: Path) 
     outcome = vac("report", str(tmp_path / "runs"))
     assert outcome.code == 2
     assert "different protocols (srn, vac)" in outcome.err
-
-
-def test_the_best_of_each_column_is_bold(trained: Path) -> None:
-    rows = table.rows(find_runs([trained]))
-    best = max(rows, key=lambda row: np.mean(row.metrics["mAP"]))
-    line = next(line for line in table.markdown(rows).splitlines() if line.startswith(f"| {best.name} |"))
-    assert line.split("|")[3].strip() == f"**{best.cell('mAP')}**"

@@ -1,63 +1,143 @@
-"""`vac report RUNS...`: table and Figure 5 of finished runs."""
+"""`vac report RUNS...`: tables, comparisons and figures of finished runs, in every format."""
 
 from __future__ import annotations
 
-__all__ = ["main", "report"]
+__all__ = ["FLAGS", "main", "report"]
 
+import shlex
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from vac_lightning.commands import app, words
+from vac_lightning.commands import app, watching, words
 from vac_lightning.names import shown
+from vac_lightning.runs import Place, Run, find_runs, find_unfinished, write_atomically
+
+if TYPE_CHECKING:
+    from vac_lightning.report.contents import Contents
+
+FLAGS: Mapping[str, str] = {"--watch": "watch=true"}
+"""What may be said for short, and the word that it stands for."""
 
 
 def main() -> int:
-    sys.argv[1:] = words.positional(sys.argv[1:], "runs")
+    arguments = [FLAGS.get(argument, argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = words.positional(arguments, "runs")
     return app.main("report", report)
 
 
 def report(config: DictConfig) -> None:
-    """Print the table in the paper's columns; write it to out/table.md and Figure 5 to out/figure5.png."""
-    from rich.table import Table
-
-    from vac_lightning.metrics import SUMMARY
-    from vac_lightning.report import table
-    from vac_lightning.report.figures import figure5
-    from vac_lightning.runs import find_runs, write_atomically
-
+    """Print the table of the best and of the last epoch, and write the report into `out`, once or at every change."""
     with app.usage():
         if not config.runs:
             raise ValueError("no runs given: vac report runs/shapes")
-        runs = find_runs(config.runs)
+    if config.watch is False:
+        with app.usage():
+            _build(config, find_unfinished(config.runs), any_finished=True)
+        return
+    seconds = _SECONDS if config.watch is True else float(config.watch)
+    for unfinished in watching.changes(config.runs, seconds):
+        with app.usage():
+            contents = _build(config, unfinished, any_finished=False)
+        if contents is not None and watching.is_complete(contents, unfinished):
+            return
+
+
+def _build(config: DictConfig, unfinished: Mapping[Run, Place], any_finished: bool) -> Contents | None:
+    """Gather, print and write. None where nothing has begun; unless a finished run is asked for.
+
+    Raises:
+        FileNotFoundError: a path that does not exist, or one without any run.
+    """
+    from vac_lightning.report import latex, markdown, spreadsheet
+    from vac_lightning.report.gathering import gather
+
+    runs = _finished(config.runs, unfinished, any_finished)
+    if not runs and not unfinished:
+        return None
+    contents = gather(runs, config.table, unfinished=unfinished, resamples=config.resamples)
     out = Path(config.out or config.runs[0])
     console = app.console()
-    text = ""
     for epoch in ("best", "last"):
-        with app.usage():
-            rows = table.rows(runs, epoch)
-        title = f"test metrics in percent, protocol {rows[0].protocol}, {epoch} epoch" + (
-            f" (chosen on {rows[0].chosen_on})" if epoch == "best" else ""
-        )
-        grid = Table(title=shown(title))
-        grid.add_column("row")
-        for name in SUMMARY:
-            grid.add_column(name, justify="right")
-        for row in rows:
-            grid.add_row(shown(row.name), *(row.cell(name) for name in SUMMARY))
-        console.print(grid)
-        text += f"{table.as_text(title)}\n\n{table.markdown(rows)}\n"
-    write_atomically(out / "table.md", lambda file: file.write(text.encode()))
-    console.print(f"table:    {out / 'table.md'}", soft_wrap=True)
-    chosen = {run.results()["row"]: run for run in reversed(runs) if (run.heatmaps / "test.npz").is_file()}
-    names = list(config.rows or [name for name in dict.fromkeys(row.row for row in rows) if name in chosen][:4])
-    with app.usage():
-        if unknown := sorted(set(names) - set(chosen)):
-            raise ValueError(f"rows={unknown}: these runs have the rows {', '.join(sorted(chosen))}")
-        figure5([chosen[name] for name in names], out / "figure5.png", config.labels)
-    console.print(f"figure 5: {out / 'figure5.png'}", soft_wrap=True)
+        if any(row.runs for row in contents.rows):
+            console.print(_grid(contents, epoch))
+    for note in contents.notes:
+        console.print(shown(note), soft_wrap=True)
+    figure = _figure5(config, contents, out)
+    command = f"vac report {shlex.join(map(str, config.runs))}" + (f" table={config.table}" if config.table else "")
+    texts: Mapping[str, Callable[[], str]] = {
+        "report.md": lambda: markdown.document(contents, command, figure),
+        "report.tex": lambda: latex.document(contents),
+        "report.csv": lambda: spreadsheet.metrics(contents),
+        "labels.csv": lambda: spreadsheet.labels(contents),
+    }
+    for name, text in texts.items():
+        content = text().encode()
+        write_atomically(out / name, lambda file, content=content: file.write(content))  # type: ignore[misc]
+    for name in [*texts, *([figure] if figure else [])]:
+        console.print(f"{name + ':':<12} {shown(str(out / name))}", soft_wrap=True)
+    return contents
 
+
+def _finished(paths: Sequence[str], unfinished: Mapping[Run, Place], any_finished: bool) -> list[Run]:
+    """All finished runs; a folder may have none where one has begun, or where it is watched and need not be there."""
+    found: set[Run] = set()
+    for path in paths:
+        try:
+            found |= set(find_runs([path]))
+        except FileNotFoundError:
+            begun = any(run.path.is_relative_to(Path(path).absolute()) for run in unfinished)
+            if any_finished and not begun:
+                raise
+    return sorted(found, key=lambda run: run.path)
+
+
+def _grid(contents: Contents, epoch: str) -> object:
+    """The table as it is printed: ours, and of mAP the published numbers."""
+    from rich.table import Table
+
+    from vac_lightning.report import table
+
+    chosen = ", ".join(dict.fromkeys(row.chosen_on for row in contents.rows if row.runs))
+    title = f"test metrics in percent, protocol {contents.protocol}, {epoch} epoch" + (
+        f" (chosen on {chosen})" if epoch == "best" else ""
+    )
+    beside = epoch == "best" and any("mAP" in row.published for row in contents.rows)
+    metrics = [metric for metric in contents.metrics if not metric.startswith("top3_")]
+    grid = Table(title=shown(title))
+    grid.add_column("row")
+    for name in ("seeds", *(("published mAP",) if beside else ()), *metrics):
+        grid.add_column(name, justify="right")
+    for row in contents.rows:
+        cells = [str(len(row.seeds)) if row.runs else row.state]
+        cells += [table.plain(row.published.get("mAP"))] if beside else []
+        cells += [table.cell(row.metrics[epoch][name]) if row.runs else "" for name in metrics]
+        grid.add_row(shown(row.name), *cells)
+    return grid
+
+
+def _figure5(config: DictConfig, contents: Contents, out: Path) -> str:
+    """Draw Figure 5 of the chosen rows, of each the first seed that kept heatmaps; the file's name, "" without any."""
+    from vac_lightning.report.figures import figure5
+
+    chosen = {
+        row.name: next(run for run in row.runs if (run.heatmaps / "test.npz").is_file())
+        for row in contents.rows
+        if any((run.heatmaps / "test.npz").is_file() for run in row.runs)
+    }
+    names = list(config.rows or [*chosen][:4])
+    if unknown := sorted(set(names) - set(chosen)):
+        raise ValueError(f"rows={unknown}: these runs have the rows {', '.join(sorted(chosen)) or '(none)'}")
+    if not names:
+        return ""
+    figure5([chosen[name] for name in names], out / "figure5.png", config.labels)
+    return "figure5.png"
+
+
+_SECONDS = 10.0
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -291,6 +291,11 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "trainer.logger": ("null; say logger=...", lambda value: value is None),
     "trainer.plugins": ("null; a run brings its own for checkpoints", lambda value: value is None),
     "trainer.limit_test_batches": ("a number above 0, or null", _share),
+    "resamples": ("0, or a whole number of at least 100", lambda value: value == 0 or _whole(100)(value)),
+    "watch": (
+        "true, false or a number of seconds",
+        lambda value: isinstance(value, bool) or (_number(value) and value > 0),
+    ),
     "run": ("one run folder", lambda value: not isinstance(value, ListConfig)),
     "predictions": ("one predictions.npz", lambda value: not isinstance(value, ListConfig)),
     "top_k": ("a whole number of at least 1, or null", lambda value: value is None or _whole(1)(value)),

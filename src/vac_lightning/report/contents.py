@@ -46,6 +46,7 @@ class Comparison:
 
     difference: points of mAP, the mean over the seeds that both have. low, high: its 95 % interval.
     p_value: one-sided, of "row is better than baseline". seeds: that both have. samples: of the test split.
+    seeds_better: in how many of these seeds `row` is better: what samples cannot tell, trainings differ too.
     """
 
     row: str
@@ -56,6 +57,7 @@ class Comparison:
     p_value: float
     seeds: tuple[int, ...]
     samples: int
+    seeds_better: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Contents:
     metrics: the table's columns in the paper's order.
     differences: row -> the words in which its configuration differs from the first row's, as "lambda: 0 -> 1".
     label_ap: row -> label -> AP per seed at the best epoch, in percent.
+    of_experiment: whether the rows are those of a folder of experiments/, so that one without runs is missing.
     notes: sentences on what must be known to read the numbers: protocol, choice of the epoch, unequal seeds.
     """
 
@@ -128,3 +131,4 @@ class Contents:
     differences: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     costs: tuple[Cost, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    of_experiment: bool = False

@@ -1,102 +1,80 @@
-"""The paper's table of a set of runs: rows, seeds, and the metrics of the last and the best epoch."""
+"""What stands in the cells of a report's table: means over seeds, differences from published numbers, ranks."""
 
 from __future__ import annotations
 
-__all__ = ["Row", "as_text", "markdown", "rows"]
+__all__ = ["Summary", "as_text", "cell", "difference", "means", "plain", "ranks", "signed", "summary"]
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from vac_lightning.metrics import SUMMARY
 from vac_lightning.names import shown
-from vac_lightning.runs import Run, config_hash
+from vac_lightning.report.contents import Row
+
+Rank = Literal["best", "second"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row: runs of one name that differ by seed. metrics: name -> value per seed, in percent.
+class Summary:
+    """Of n seeds: mean, and standard deviation with n - 1, NaN of a single seed. Both NaN where one is undefined."""
 
-    name: what the table shows; row: the runs' own name for it, without their experiment. protocol: of the metrics.
-    """
-
-    name: str
-    row: str
-    epoch: str
-    chosen_on: str
-    protocol: str
-    metrics: dict[str, list[float]]
-
-    def cell(self, metric: str) -> str:
-        """The mean over seeds, with the standard deviation where there are several."""
-        values = np.array(self.metrics[metric], dtype=float)
-        if not np.isfinite(values).all():
-            return "n/a"
-        return f"{values.mean():.1f}" if len(values) == 1 else f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+    mean: float
+    std: float
+    n: int
 
 
-def rows(runs: Sequence[Run], epoch: str = "best") -> list[Row]:
-    """One Row per row name at the "best" or "last" epoch, in the paper's order: plain, augmentation, consistency.
-
-    Raises:
-        ValueError: runs of one experiment and row that differ by more than the seed, or have the same seed; rows
-            measured by different protocols.
-    """
-    everything = [run.results() for run in runs]
-    several = len({results["experiment"] for results in everything}) > 1
-    grouped: dict[str, list[dict]] = {}
-    for results in everything:
-        name = f"{results['row']} ({results['experiment']})" if several else results["row"]
-        grouped.setdefault(name, []).append(results)
-    for name, group in grouped.items():
-        if len({config_hash({**results["config"], "seed": None}) for results in group}) > 1:
-            raise ValueError(f"the runs of row {name} differ by more than the seed: report them apart")
-        if len({results["seed"] for results in group}) < len(group):
-            raise ValueError(f"row {name} has two runs of one seed: report them apart")
-    protocols = {results["config"].get("protocol", "vac") for results in everything}
-    if len(protocols) > 1:
-        raise ValueError(
-            f"the runs were measured by different protocols ({', '.join(sorted(protocols))}): report them apart"
-        )
-    return [
-        Row(
-            name,
-            group[0]["row"],
-            epoch,
-            ", ".join(sorted({results["metrics"]["best"]["chosen_on"] for results in group})),
-            group[0]["config"].get("protocol", "vac"),
-            {metric: [_number(results["metrics"][epoch]["test"][metric]) for results in group] for metric in SUMMARY},
-        )
-        for name, group in sorted(grouped.items(), key=lambda item: _place(item[0]))
-    ]
+def summary(values: Sequence[float]) -> Summary:
+    held = np.array(values, dtype=float)
+    if not held.size or not np.isfinite(held).all():
+        return Summary(np.nan, np.nan, held.size)
+    return Summary(float(held.mean()), float(held.std(ddof=1)) if held.size > 1 else np.nan, held.size)
 
 
-def markdown(table: Sequence[Row]) -> str:
-    """The table as GitHub Markdown, the best of each column in bold."""
-    best = {metric: max((row.cell(metric) for row in table), key=_leading, default="") for metric in SUMMARY}
-    lines = ["| row | seeds | " + " | ".join(SUMMARY) + " |", "|---|---:|" + "---:|" * len(SUMMARY)]
-    for row in table:
-        cells = [f"**{row.cell(m)}**" if row.cell(m) == best[m] else row.cell(m) for m in SUMMARY]
-        lines.append(f"| {as_text(row.name)} | {len(row.metrics['mAP'])} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def cell(values: Sequence[float]) -> str:
+    """The mean over seeds, with the standard deviation where there are several; "" of none."""
+    of = summary(values)
+    if not of.n:
+        return ""
+    if np.isnan(of.mean):
+        return "n/a"
+    return f"{of.mean:.1f}" if of.n == 1 else f"{of.mean:.1f} ± {of.std:.1f}"
+
+
+def plain(value: float | None) -> str:
+    """A published number; "" where there is none."""
+    return "" if value is None or np.isnan(value) else f"{value:.1f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference in points, with its sign."""
+    return "" if value is None or np.isnan(value) else f"{value:+.1f}".replace("-", "−")
+
+
+def means(rows: Sequence[Row], epoch: str, metric: str) -> dict[str, float]:
+    """The unrounded means of the finished rows, by name; those that are undefined are left out."""
+    found = {row.name: summary(row.metrics[epoch][metric]).mean for row in rows if row.runs}
+    return {name: value for name, value in found.items() if not np.isnan(value)}
+
+
+def difference(row: Row, epoch: str, metric: str) -> float | None:
+    """Ours less published, in points; None where one is missing."""
+    published = row.published.get(metric)
+    ours = means([row], epoch, metric).get(row.name)
+    return None if ours is None or published is None else ours - published
+
+
+def ranks(values: Mapping[str, float]) -> dict[str, Rank]:
+    """The best and the second best of a column, by their unrounded values; those that are equal share a rank."""
+    highest = sorted(set(values.values()), reverse=True)[:2]
+    names: tuple[Rank, ...] = ("best", "second")
+    rank = dict(zip(highest, names, strict=False))
+    return {name: rank[value] for name, value in values.items() if value in rank}
 
 
 def as_text(text: str) -> str:
     """A text of others as it stands, in Markdown: no markup, no HTML, no formula, and nothing that ends the cell."""
     marked = re.sub(r"([\\`*\[\]|~$!]|(?<!\w)_|_(?!\w))", r"\\\1", shown(text))
     return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _place(name: str) -> tuple[str, bool, str]:
-    backbone, _, rest = name.partition("+")
-    return backbone, rest.startswith("AC"), rest
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
-def _leading(cell: str) -> float:
-    return float(cell.split()[0]) if cell != "n/a" else float("-inf")
