@@ -275,7 +275,6 @@ _RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "data.holdout_seed": ("a whole number of at least 0", _whole(0)),
     "devices": ("a whole number of at least 1", lambda value: value is None or _whole(1)(value)),
     "seeds": ("a list of whole numbers, such as [0,1,2]", _seeds),
-    "watch": ("true or false", lambda value: isinstance(value, bool)),
     "checkpoints.every_n_steps": ("a whole number of at least 1, or null", lambda v: v is None or _whole(1)(v)),
     "checkpoints.every_n_minutes": ("a number of at least 0, or null", lambda value: value is None or _number(value)),
     "optimizer.lr": ("a number of at least 0", _number),
