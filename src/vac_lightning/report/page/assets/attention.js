@@ -40,8 +40,7 @@ function dumbbells(letter, name, most) {
     traces: [ways, dots("before"), dots("after")],
     layout: {
       height: tall(held.length),
-      title: { text: plain(name), x: 0, xanchor: "left", font: { size: 14 } },
-      margin: { l: 10, r: 12, t: 36, b: 10 },
+      heading: name,
       xaxis: { title: { text: "relative error" }, range: [0, 1.04 * most], zeroline: false },
       yaxis: { ...named(held.map((a) => report.rows[a.row])), showgrid: false },
     },

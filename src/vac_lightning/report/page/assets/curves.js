@@ -5,10 +5,7 @@ function startCurves() {
   if (!target) return;
   const terms = Object.keys(report.curves);
   const select = byId("term");
-  for (const [group, names] of Map.groupBy ? grouped(terms) : [["", terms]]) {
-    const options = names.map((name) => option(name, name));
-    select.append(...(group ? [element("optgroup", { label: group }, ...options)] : options));
-  }
+  for (const [group, names] of grouped(terms)) select.append(element("optgroup", { label: group }, ...names.map((name) => option(name, name))));
   select.value = terms.includes("val/mAP") ? "val/mAP" : terms[0];
   const rows = [...new Set(Object.values(report.curves).flatMap((held) => held.map(([row]) => row)))].sort((a, b) => a - b);
   const on = chips(byId("chips-curves"), rows.map((row) => [row, report.rows[row], row]), () => redraw(target));
@@ -17,7 +14,14 @@ function startCurves() {
 }
 
 /** Terms by what comes before their slash. */
-const grouped = (terms) => Map.groupBy(terms, (term) => ({ train: "training", val: "validation" })[term.split("/")[0]] ?? "other");
+function grouped(terms) {
+  const groups = new Map();
+  for (const term of terms) {
+    const group = { train: "training", val: "validation" }[term.split("/")[0]] ?? "other";
+    groups.set(group, [...(groups.get(group) ?? []), term]);
+  }
+  return groups;
+}
 
 /** A row's seeds as one thin line with gaps between them, and their mean. */
 function curve(term, row) {
@@ -55,9 +59,13 @@ function curve(term, row) {
 
 const precise = (value) => (value === null ? "n/a" : Number(value.toPrecision(4)).toString());
 
-const curvesLayout = (term) => ({
-  height: 460,
-  uirevision: term,
-  xaxis: { title: { text: "epoch" }, zeroline: false, showgrid: false, tickformat: "d" },
-  yaxis: { title: { text: plain(term) }, zeroline: false },
-});
+function curvesLayout(term) {
+  const last = Math.max(0, ...report.curves[term].flatMap(([, , epochs]) => epochs));
+  return {
+    height: 460,
+    uirevision: term,
+    heading: term,
+    xaxis: { title: { text: "epoch" }, zeroline: false, showgrid: false, ...(last < 12 && { dtick: 1 }) },
+    yaxis: { title: {}, zeroline: false },
+  };
+}

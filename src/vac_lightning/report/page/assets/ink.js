@@ -26,8 +26,7 @@ const symbol = (row) => SYMBOLS[Math.floor(row / HUES) % SYMBOLS.length];
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/\$/g, "&#36;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
 /** Text for an axis: as much of it as fits. */
-function short(text) {
-  const most = window.innerWidth < 600 ? 16 : 34;
+function short(text, most = window.innerWidth < 600 ? 16 : 34) {
   const letters = Array.from(text);
   return plain(letters.length > most ? letters.slice(0, most - 1).join("") + "…" : text);
 }

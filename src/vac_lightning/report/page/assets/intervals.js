@@ -25,7 +25,7 @@ function forest(names) {
 const forestLayout = (names) => ({
   height: tall(names.length),
   xaxis: { title: { text: "difference in mAP, points" }, zeroline: true, zerolinewidth: 1.5 },
-  yaxis: { ...named(names), showgrid: false },
+  yaxis: { ...named(names, window.innerWidth < 600 ? 22 : 60), showgrid: false },
 });
 
 function startLambda() {
@@ -66,7 +66,8 @@ function lambdaLayout() {
   return {
     height: 420,
     uirevision: "lambda",
+    heading: "mAP, %",
     xaxis: { title: { text: "λ" }, tickvals: values.map((_, i) => i), ticktext: values.map(String), range: [-0.5, values.length - 0.5], zeroline: false, showgrid: false },
-    yaxis: { title: { text: "mAP, %" }, zeroline: false },
+    yaxis: { title: {}, zeroline: false },
   };
 }

@@ -36,16 +36,17 @@ function arranged(order, a, b) {
   return report.labels.map((_, label) => label).sort((x, y) => (value(y) ?? -Infinity) - (value(x) ?? -Infinity) || x - y);
 }
 
+/** Two rows: a dot each, hollow for the one that the other is held against. */
 function two(a, b, order) {
   const labels = arranged(order, a, b);
-  const dots = (i) => {
+  const dots = (i, hollow) => {
     const [row, values] = report.ap[i];
     return {
       type: "scatter",
       mode: "markers",
       x: labels.map((label) => mean(values[label])),
       y: labels.map((_, at) => at),
-      marker: { color: hue(row), size: 9, symbol: symbol(row), line: { color: css("--paper"), width: 1 } },
+      marker: { color: hollow ? css("--paper") : hue(row), size: 10, line: { color: hue(row), width: 1.75 } },
       hoverinfo: "text",
       hovertext: labels.map((label) => lines(report.labels[label], `${report.rows[row]}: ${spread(values[label])}`, `difference ${signed(between(a, b, label))}`)),
     };
@@ -59,17 +60,14 @@ function two(a, b, order) {
     opacity: 0.6,
     hoverinfo: "skip",
   };
-  const key = (i) => ({ ...dots(i), x: [null], y: [null], showlegend: true, name: short(report.rows[report.ap[i][0]]), hoverinfo: "skip" });
+  for (const [id, i] of [["ap-row", a], ["ap-baseline", b]]) byId(id).parentElement.style.setProperty("--own", `var(--hue-${report.ap[i][0] % HUES})`);
   return {
-    traces: [ways, { ...dots(b), showlegend: false }, { ...dots(a), showlegend: false }, key(a), key(b)],
+    traces: [ways, dots(b, true), dots(a, false)],
     layout: {
-      height: tall(labels.length) + 20,
+      height: tall(labels.length),
       uirevision: `two ${a} ${b}`,
-      showlegend: true,
-      legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
-      margin: { l: 10, r: 12, t: 50, b: 10 },
       xaxis: { title: { text: "AP, %" }, zeroline: false },
-      yaxis: { ...named(labels.map((label) => report.labels[label])), showgrid: true },
+      yaxis: named(labels.map((label) => report.labels[label])),
     },
   };
 }
@@ -99,7 +97,7 @@ function all(order, a, b) {
     layout: {
       height: tall(labels.length) + 110,
       uirevision: "all",
-      xaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map(short), tickangle: rows.length > 6 || window.innerWidth < 600 ? 90 : 0, side: "bottom", ticks: "", showgrid: false, zeroline: false },
+      xaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map((name) => short(name)), tickangle: rows.length > 6 || window.innerWidth < 600 ? 90 : 0, side: "bottom", ticks: "", showgrid: false, zeroline: false },
       yaxis: { ...named(labels.map((label) => report.labels[label])), range: [labels.length - 0.5, -0.5], showgrid: false },
     },
   };

@@ -4,7 +4,7 @@ const preferred = window.matchMedia("(prefers-color-scheme: dark)");
 
 function setTheme(dark) {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
-  byId("theme").setAttribute("aria-pressed", dark);
+  byId("theme").textContent = dark ? "Light colours" : "Dark colours";
   redrawAll();
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LABELS", "ROWS", "contents", "large"]
+__all__ = ["LABELS", "METRICS", "ROWS", "contents", "large"]
 
 from pathlib import Path
 
@@ -75,36 +75,69 @@ def _contents(
         )
         for i, name in enumerate(names)
     )
-    terms = ("train/loss", "train/loss_c", "train/loss_a", "train/loss_a/f", "val/mAP", "val/mA", "val/F1-C", "val/F1-O")
+    terms = (
+        "train/loss",
+        "train/loss_c",
+        "train/loss_a",
+        "train/loss_a/f",
+        "val/mAP",
+        "val/mA",
+        "val/F1-C",
+        "val/F1-O",
+    )
     return Contents(
         title="table1_on_shapes",
         protocol="vac",
         metrics=METRICS,
-        rows=(*rows, Row("R50+ACr", "missing", published={"mAP": 84.1}), Row("SRN", "published", published={"mAP": 86.2})),
+        rows=(
+            *rows,
+            Row("R50+ACr", "missing", published={"mAP": 84.1}),
+            Row("SRN", "published", published={"mAP": 86.2}),
+        ),
         notes=("Rows differ in their number of seeds: see the column.", "Chosen on <validation> & tested on test."),
         comparisons=tuple(
-            Comparison(row, names[0], 0.6 * i - 0.9, 0.6 * i - 1.7, 0.6 * i - 0.1, 0.2 / i**2, tuple(range(seeds)), 1500)
+            Comparison(
+                row, names[0], 0.6 * i - 0.9, 0.6 * i - 1.7, 0.6 * i - 0.1, 0.2 / i**2, tuple(range(seeds)), 1500
+            )
             for i, row in enumerate(names[1:], 1)
         ),
         curves=tuple(
-            Curve(name, seed, term, tuple(range(epochs)), tuple((base + lift * np.log1p(np.arange(epochs)) + random.normal(0, 0.1 * abs(lift), epochs)).tolist()))
+            Curve(
+                name,
+                seed,
+                term,
+                tuple(range(epochs)),
+                tuple((base + lift * np.log1p(np.arange(epochs)) + random.normal(0, 0.1 * abs(lift), epochs)).tolist()),
+            )
             for name in names
             for seed in range(seeds)
             for term in terms
             for base, lift in [(60, 8) if "val" in term else (2, -0.5)]
         ),
         lambdas=tuple(
-            LambdaSeries(f"{names[1]} and its kin, {k}", (0, 0.1, 0.3, 1, 3), tuple(around(75 + k + y) for y in (0, 0.5, 1.4, 1, -1)))
+            LambdaSeries(
+                f"{names[1]} and its kin, {k}",
+                (0, 0.1, 0.3, 1, 3),
+                tuple(around(75 + k + y) for y in (0, 0.5, 1.4, 1, -1)),
+            )
             for k in range(2)
         ),
         labels=labels,
-        label_ap={name: {label: around(50 + 5 * (j % 9) + i, seeds) for j, label in enumerate(labels)} for i, name in enumerate(names)},
+        label_ap={
+            name: {label: around(50 + 5 * (j % 9) + i, seeds) for j, label in enumerate(labels)}
+            for i, name in enumerate(names)
+        },
         attention=tuple(
             Attention(
                 name,
                 {letter: 0.5 + 0.1 * k for k, letter in enumerate("trsf")},
                 {letter: 0.4 / (i + 1) + 0.05 * k for k, letter in enumerate("trsf")},
-                {"pointing game": 60.0 + i, "pointing game, chance": 21.0, "energy inside": 40.0, "energy inside, chance": 20.9},
+                {
+                    "pointing game": 60.0 + i,
+                    "pointing game, chance": 21.0,
+                    "energy inside": 40.0,
+                    "energy inside, chance": 20.9,
+                },
             )
             for i, name in enumerate(names)
         ),
