@@ -97,7 +97,15 @@ def _contents(
         notes=("Rows differ in their number of seeds: see the column.", "Chosen on <validation> & tested on test."),
         comparisons=tuple(
             Comparison(
-                row, names[0], 0.6 * i - 0.9, 0.6 * i - 1.7, 0.6 * i - 0.1, 0.2 / i**2, tuple(range(seeds)), 1500
+                row,
+                names[0],
+                0.6 * i - 0.9,
+                0.6 * i - 1.7,
+                0.6 * i - 0.1,
+                0.2 / i**2,
+                tuple(range(seeds)),
+                1500,
+                min(i, seeds),
             )
             for i, row in enumerate(names[1:], 1)
         ),

@@ -46,8 +46,8 @@ def test_cells_hold_mean_deviation_difference_and_rank() -> None:
     assert [cell.order for cell in cells] == [81.0, 83.0, 85.0]
 
 
-def test_rows_that_show_the_same_number_share_a_rank() -> None:
-    lines = results(report(row("a", 80.01), row("b", 80.04), row("c", 79.0)))
+def test_equal_numbers_share_a_rank_and_unequal_ones_do_not() -> None:
+    lines = results(report(row("a", 80.04), row("b", 80.04), row("c", 80.01)))
     assert [line.cells[0]["best"].rank for line in lines] == ["first", "first", "second"]
     assert [line.cells[0]["last"].rank for line in lines] == ["first"] * 3
 

@@ -46,6 +46,7 @@ class Comparison:
 
     difference: points of mAP, the mean over the seeds that both have. low, high: its 95 % interval.
     p_value: one-sided, of "row is better than baseline". seeds: that both have. samples: of the test split.
+    seeds_better: in how many of these seeds `row` is better: what samples cannot tell, trainings differ too.
     """
 
     row: str
@@ -56,6 +57,7 @@ class Comparison:
     p_value: float
     seeds: tuple[int, ...]
     samples: int
+    seeds_better: int = 0
 
 
 @dataclass(frozen=True)

@@ -109,17 +109,14 @@ def _cell(row: Row, epoch: str, metric: str, rank: str, paper_rank: str) -> Cell
 
 
 def _ranks(values: Sequence[float | None]) -> list[str]:
-    """ "first" and "second" by the values as they are shown, so that equal ones share a rank."""
-    shown = [None if value is None else round(value, 1) for value in values]
-    places = sorted({value for value in shown if value is not None}, reverse=True)
-    if sum(value is not None for value in shown) < 2:
-        return [""] * len(shown)
+    """ "first" and "second" by the unrounded values; equal ones share a rank."""
+    places = sorted({value for value in values if value is not None}, reverse=True)
     names = dict(zip(places, ("first", "second"), strict=False))
-    return ["" if value is None else names.get(value, "") for value in shown]
+    return ["" if value is None else names.get(value, "") for value in values]
 
 
 def _comparisons(contents: Contents) -> Table:
-    head = ("row", "better than", "difference in mAP", "95 % interval", "p", "seeds", "samples")
+    head = ("row", "better than", "difference in mAP", "95 % interval", "p", "better in", "samples")
     lines = tuple(
         (
             c.row,
@@ -127,7 +124,7 @@ def _comparisons(contents: Contents) -> Table:
             _signed(c.difference),
             f"{_signed(c.low)} to {_signed(c.high)}" if np.isfinite([c.low, c.high]).all() else "n/a",
             _p(c.p_value),
-            ", ".join(map(str, c.seeds)),
+            f"{c.seeds_better} of {len(c.seeds)} seeds",
             f"{c.samples:,}",
         )
         for c in contents.comparisons
