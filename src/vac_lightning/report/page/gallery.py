@@ -96,7 +96,7 @@ def _sample(arrays: Mapping[str, np.ndarray], i: int, label: int) -> Sample:
     tiles = {}
     for view, heatmap in heatmaps.items():
         pixels = arrays[f"images_{view}"][i]
-        tiles[view] = _jpeg(_overlay(pixels, heatmap, low, high, round(_TILE * pixels.shape[0] / side)))
+        tiles[view] = _webp(_overlay(pixels, heatmap, low, high, round(_TILE * pixels.shape[0] / side)))
     scale = arrays["images_scaled"].shape[1] / side
     return Sample(str(arrays["names"][label]), scale, tiles, differences(heatmaps))
 
@@ -120,15 +120,16 @@ def _panel(path: Path) -> str:
     try:
         with Image.open(path) as picture:
             picture.thumbnail((_WIDTH, 4 * _WIDTH), reducing_gap=2)
-            return _jpeg(picture.convert("RGB"))
+            return _webp(picture.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""
 
 
-def _jpeg(picture: Image.Image) -> str:
+def _webp(picture: Image.Image) -> str:
+    """Less than half of JPEG's size on the sharp cells of a heatmap; method 2 is quicker than the default."""
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    picture.save(file, "WEBP", quality=65, method=2)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _spaced(paths: Sequence[Path], count: int) -> list[Path]:
@@ -139,4 +140,4 @@ def _spaced(paths: Sequence[Path], count: int) -> list[Path]:
 
 
 _TILE = 144  # pixels, shown at about 100 on a screen of any density
-_WIDTH = 900  # pixels
+_WIDTH = 760  # pixels
