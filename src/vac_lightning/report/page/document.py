@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from vac_lightning.names import shown
@@ -53,6 +53,7 @@ def html(contents: Contents) -> str:
         finalize=lambda value: shown(value) if type(value) is str else value,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
+    environment.filters["breakable"] = _breakable
     pictures = gallery.pictures(contents.rows)
     grids = tables.others(contents)
     filled = {name for name, grid in grids.items() if grid.lines} | {
@@ -77,6 +78,11 @@ def html(contents: Contents) -> str:
         results=tables.results(contents),
         grids=grids,
     )
+
+
+def _breakable(name: str) -> Markup:
+    """A row's name, which a narrow column may break where it says something else."""
+    return escape(shown(name)).replace("_", Markup("_<wbr>"))
 
 
 def _script(name: str) -> str:

@@ -23,7 +23,7 @@ from vac_lightning.runs import Run, read_arrays
 BUDGET = 10_000_000
 """Characters that all pictures may take: with plotly's 5 MB and the numbers the page stays below 20 MB."""
 
-PANELS = 48
+PANELS = 40
 """Panels of all rows together, and at least the last of each row: to decode one takes 40 ms."""
 
 SAMPLES = 150
