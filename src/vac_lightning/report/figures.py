@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["figure5", "heatmap_panels", "overlays", "rgb"]
+__all__ = ["differences", "figure5", "heatmap_panels", "overlays", "rgb"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,7 @@ def figure5(runs: Sequence[Run], path: Path, labels: Sequence[str] | None = None
         for line, i in zip(grid, lines, strict=True):
             maps = {view: data[f"heatmaps_{view}"][i, data["label"][i]] for view in views}
             low, high = _range(*maps.values())
+            errors = differences(maps)
             side = data["images_original"].shape[1]
             for axis, view in zip(line, views, strict=True):
                 pixels = data[f"images_{view}"][i]
@@ -96,11 +97,24 @@ def figure5(runs: Sequence[Run], path: Path, labels: Sequence[str] | None = None
                 if axis is grid[0][views.index(view)]:
                     axis.set_title(view, fontsize=10)
                 if view != "original":
-                    moved = maps["original"][:, ::-1] if view == "flipped" else maps["original"]
-                    error = np.sqrt(np.mean(_difference(moved, maps[view]) ** 2)) / (high - low)
-                    axis.set_xlabel(f"{error:.2f}", fontsize=9)
+                    axis.set_xlabel(f"{errors[view]:.2f}", fontsize=9)
             line[0].set_ylabel(_plain(shown[i]), fontsize=10)
     _save(figure, path)
+
+
+def differences(heatmaps: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How far the heatmap of the flipped and of the scaled image are from the original's, once aligned.
+
+    heatmaps: "original", "flipped" and "scaled" -> (h, w).
+    Returns the root mean square difference by view, as a share of the range of all three.
+    """
+    low, high = _range(*heatmaps.values())
+    original = heatmaps["original"]
+    moved = {"flipped": original[:, ::-1], "scaled": original}
+    return {
+        view: float(np.sqrt(np.mean(_difference(aligned, heatmaps[view]) ** 2)) / (high - low))
+        for view, aligned in moved.items()
+    }
 
 
 def overlays(path: Path, image: np.ndarray, heatmaps: np.ndarray, captions: Sequence[str]) -> None:
