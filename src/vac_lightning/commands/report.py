@@ -19,7 +19,7 @@ from vac_lightning.runs import Place, Run, find_runs, find_unfinished, write_ato
 if TYPE_CHECKING:
     from vac_lightning.report.contents import Contents
 
-FLAGS: Mapping[str, str] = {"--watch": "watch=true"}
+FLAGS: Mapping[str, str] = {"--watch": "watch=true", "--wandb": "wandb=true"}
 """What may be said for short, and the word that it stands for."""
 
 
@@ -52,7 +52,7 @@ def _build(config: DictConfig, unfinished: Mapping[Run, Place], any_finished: bo
     Raises:
         FileNotFoundError: a path that does not exist, or one without any run.
     """
-    from vac_lightning.report import latex, markdown, spreadsheet
+    from vac_lightning.report import latex, markdown, page, spreadsheet
     from vac_lightning.report.gathering import gather
 
     runs = _finished(config.runs, unfinished, any_finished)
@@ -77,9 +77,22 @@ def _build(config: DictConfig, unfinished: Mapping[Run, Place], any_finished: bo
     for name, text in texts.items():
         content = text().encode()
         write_atomically(out / name, lambda file, content=content: file.write(content))  # type: ignore[misc]
-    for name in [*texts, *([figure] if figure else [])]:
+    page.write(contents, out / _PAGE)
+    for name in [_PAGE, *texts, *([figure] if figure else [])]:
         console.print(f"{name + ':':<12} {shown(str(out / name))}", soft_wrap=True)
+    if config.wandb:
+        console.print(f"W&B:         {_published(contents)}", soft_wrap=True)
     return contents
+
+
+def _published(contents: Contents) -> str:
+    """Where in W&B the report now is."""
+    from vac_lightning.report import workspace
+
+    try:
+        return workspace.publish(contents, *workspace.destination(contents))
+    except ConnectionError as error:
+        raise app.RunError(str(error)) from error
 
 
 def _finished(paths: Sequence[str], unfinished: Mapping[Run, Place], any_finished: bool) -> list[Run]:
@@ -137,6 +150,7 @@ def _figure5(config: DictConfig, contents: Contents, out: Path) -> str:
     return "figure5.png"
 
 
+_PAGE = "report.html"
 _SECONDS = 10.0
 
 if __name__ == "__main__":

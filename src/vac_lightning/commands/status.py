@@ -42,7 +42,7 @@ def status(config: DictConfig) -> None:
     with Live(console=console, auto_refresh=False) as live:
         while True:
             live.update(Group(*_tables(folders)), refresh=True)
-            time.sleep(2)
+            time.sleep(_SECONDS if config.watch is True else config.watch)
 
 
 def _tables(folders: list[Path]) -> Iterator[Table]:
@@ -77,6 +77,8 @@ def _job(run: Run) -> Job:
             pass  # told by job_state
     return Job(row, int(seed) if seed.isdecimal() else 0, "", "", str(run.path), epochs, "")
 
+
+_SECONDS = 2
 
 if __name__ == "__main__":
     sys.exit(main())
