@@ -285,7 +285,7 @@ def test_a_child_process_reads_the_composed_configuration(tmp_path: Path, monkey
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "transform=f,r"])
     monkeypatch.setenv("KEPT", "1")
     with command._own_process_arguments(Run(tmp_path)):
-        assert sys.argv[:5] == ["train.py", "--config-dir", str(tmp_path / ".hydra"), "--config-name", "config"]
+        assert sys.argv[:5] == [command.__file__, "--config-dir", str(tmp_path / ".hydra"), "--config-name", "config"]
         monkeypatch.setenv("MASTER_PORT", "1234")
     assert sys.argv == ["train.py", "-m", "transform=f,r"]
     assert "MASTER_PORT" not in os.environ
