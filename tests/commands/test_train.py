@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -209,47 +208,6 @@ def test_experiment_files_are_rows(smoke: Smoke, tmp_path: Path) -> None:
     assert smoke("-m", "+demo=glob(*)", "trainer.max_epochs=1").code == 0
     rows = {run.path.parent.name for run in find_runs([tmp_path / "runs" / "demo"])}
     assert rows == {"Tiny", "Tiny+f", "Tiny+ACf_lambda=0.3"}
-
-
-@pytest.mark.slow
-def test_a_sweep_on_two_processes_trains_as_on_one(tmp_path: Path) -> None:
-    """Two jobs of two gloo processes each leave two run folders with the predictions of one process.
-
-    The network has no batch norm, whose statistics are of each process's share of the batch.
-    """
-    layers = "{_target_: torch.nn.Conv2d, in_channels: 3, out_channels: 16, kernel_size: 8, stride: 8}"
-    logits = []
-    for devices in (1, 2):
-        words = [
-            *SMOKE,
-            "~backbone",
-            f"+backbone={{_target_: vac_lightning.networks.backbones.Backbone, channels: 16, layers: {layers}}}",
-            "+backbone_name=Linear",
-            f"runs_dir={tmp_path / str(devices)}",
-            "trainer.accelerator=cpu",
-            f"trainer.devices={devices}",
-            "trainer.strategy=" + ("ddp" if devices > 1 else "auto"),
-            "data.scenes={train: 24, val: 11, test: 13}",
-            "trainer.limit_test_batches=null",
-            "transform=f,none",
-        ]
-        script = tmp_path / "vac"
-        script.write_text("import sys\nfrom vac_lightning.cli import main\nsys.exit(main())\n")
-        done = subprocess.run(
-            [sys.executable, str(script), "train", "-m", *words],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr
-        runs = find_runs([tmp_path / str(devices)])
-        assert [run.results()["row"] for run in runs] == ["Linear", "Linear+ACf"]
-        assert runs[0].results()["device"].startswith(f"{devices} x cpu")
-        assert all(run.predictions()["index"].tolist() == list(range(13)) for run in runs)
-        logits.append([run.predictions()["logits"] for run in runs])
-    np.testing.assert_allclose(logits[0], logits[1], atol=1e-4)
 
 
 @pytest.mark.slow

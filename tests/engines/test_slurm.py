@@ -30,7 +30,7 @@ def environment() -> Iterator[dict[str, str]]:
                 **environment,
                 "OMP_NUM_THREADS": "1",
                 "PYTHONPATH": os.pathsep.join(folders),
-                "VAC_ALLOW": "gate",
+                "VAC_ALLOW": "inside",
             }
     except UnavailableError as reason:
         pytest.skip(str(reason))
@@ -55,7 +55,7 @@ def test_a_preempted_job_of_an_array_queues_again_and_ends_as_if_unbroken(
             [
                 *(sys.executable, "-c", PROGRAM, "train", "-m", "seed=0,1,2,3", *SMOKE, "transform=f"),
                 f"runs_dir={tmp_path / 'runs'}",
-                f"+callbacks.gate={{_target_: gate.Gate, file: '{gate}'}}",
+                f"+callbacks.gate={{_target_: inside.Gate, file: '{gate}'}}",
                 "hydra/launcher=submitit_slurm",
                 "hydra.launcher.timeout_min=30",
             ],

@@ -11,6 +11,7 @@ __all__ = ["Failure", "Job", "checkpoints_are_data", "failed", "failures", "fare
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import update_wrapper
@@ -133,6 +134,8 @@ def prepare_process() -> None:
     # Hydra otherwise prints and exits by itself, with several lines and code 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    # Our files in conf/hydra/launcher/ are meant to stand before those that the launchers bring.
+    warnings.filterwarnings("ignore", r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")
     OmegaConf.register_new_resolver("vac.row", row_name, replace=True)
     OmegaConf.register_new_resolver("vac.run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("vac.noun", _noun, replace=True)
