@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["RayLauncher"]
 
+import os
 from collections.abc import Sequence
 from logging import getLogger
 from typing import Any
@@ -22,7 +23,7 @@ log = getLogger(__name__)
 
 
 class RayLauncher(Launcher):
-    """Runs jobs on the cluster that RAY_ADDRESS names, else on one of this machine's processors.
+    """Runs jobs on the cluster that RAY_ADDRESS names, else on one that it starts of this machine.
 
     num_cpus, num_gpus, resources: what each job takes of the cluster, which sets how many run at once.
     """
@@ -49,7 +50,7 @@ class RayLauncher(Launcher):
         jobs = []
         for index, overrides in enumerate(job_overrides, start=initial_job_idx):
             log.info("#%d : %s", index, " ".join(filter_overrides(overrides)))
-            jobs.append(remote.remote(self, list(overrides), index, Singleton.get_state()))
+            jobs.append(remote.remote(self, list(overrides), index, Singleton.get_state(), os.getcwd()))
         results = []
         try:
             for job in jobs:
@@ -65,10 +66,11 @@ class RayLauncher(Launcher):
         return results
 
 
-def _run(launcher: RayLauncher, overrides: list[str], index: int, state: Any) -> JobReturn:
-    """One job, in a process of Ray's."""
+def _run(launcher: RayLauncher, overrides: list[str], index: int, state: Any, folder: str) -> JobReturn:
+    """One job, in a process of Ray's, which began in a folder of Ray's; the sweep's own must be there too."""
     import ray
 
+    os.chdir(folder)
     setup_globals()
     Singleton.set_state(state)
     config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, overrides)
