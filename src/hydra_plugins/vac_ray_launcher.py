@@ -11,6 +11,7 @@ __all__ = ["RayLauncher"]
 import os
 from collections.abc import Sequence
 from logging import getLogger
+from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
@@ -50,7 +51,7 @@ class RayLauncher(Launcher):
         jobs = []
         for index, overrides in enumerate(job_overrides, start=initial_job_idx):
             log.info("#%d : %s", index, " ".join(filter_overrides(overrides)))
-            jobs.append(remote.remote(self, list(overrides), index, Singleton.get_state(), os.getcwd()))
+            jobs.append(remote.remote(self, list(overrides), index, Singleton.get_state(), str(Path.cwd())))
         results = []
         try:
             for job in jobs:

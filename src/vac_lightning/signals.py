@@ -51,7 +51,8 @@ class StopRequests:
     def heeded(self, *others: int, handed_on: Callable[[int], bool] | None = None) -> Iterator[None]:
         """Heed signals inside the block; only the main thread of a process can.
 
-        others: signals besides SIGTERM and SIGINT, whose sender sets the time that is left.
+        others: signals besides SIGTERM and SIGINT, whose sender sets the time that is left. Where there are some, a
+            scheduler sends them all, and from several sides: the second is then no sign of impatience.
         handed_on: hands a signal to other processes that work for this one, and says whether there are any.
         """
         if threading.current_thread() is not threading.main_thread():
@@ -85,7 +86,8 @@ class StopRequests:
             self._deadline = threading.Timer(GRACE_SECONDS, self._give_up)
             self._deadline.daemon = True
             self._deadline.start()
-        if not (first and (self._handed_on(number) or self.deferred)):
+        patient = first or self._others
+        if not (patient and (self._handed_on(number) or self.deferred)):
             raise Stopped(self.asked if self.asked is not None else number)
 
     def _give_up(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 from vac_lightning.commands import launchers
 from vac_lightning.commands.words import shipped
 from vac_lightning.runs import Run, find_runs
+from vac_lightning.signals import Stopped, StopRequests
 
 PROGRAM = "import sys; from vac_lightning.cli import main; sys.exit(main())"
 LAYERS = "{_target_: torch.nn.Conv2d, in_channels: 3, out_channels: 16, kernel_size: 8, stride: 8}"
@@ -149,3 +151,26 @@ def test_a_launchers_words_cannot_become_shell_commands(
     with pytest.raises(HydraException, match=told):
         launchers.check(OmegaConf.merge(config, {word: value}))
     launchers.check(config)
+
+
+def test_a_scheduler_that_repeats_itself_is_not_impatient() -> None:
+    """SLURM sends SIGTERM to a task from two sides; the first is enough for the training loop to save and end."""
+    stop = StopRequests()
+    with stop.heeded(signal.SIGUSR2):
+        stop.deferred = True
+        for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert stop.asked == signal.SIGUSR2
+        stop.deferred = False
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_that_others_were_handed_is_left_to_them() -> None:
+    stop = StopRequests()
+    handed: list[int] = []
+    with stop.heeded(handed_on=lambda number: not handed.append(number)):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (handed, stop.asked) == ([signal.SIGTERM], signal.SIGTERM)
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -16,7 +16,6 @@ from test_multirun import PLAIN
 
 from vac_lightning.runs import find_runs
 
-
 Node = tuple[list[str], dict[str, str]]
 
 
