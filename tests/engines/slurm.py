@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 PACKAGES = ("slurm-wlm", "munge")
 
 CONFIGURATION = """\
@@ -108,7 +108,13 @@ def cluster(cpus: int) -> Iterator[dict[str, str]]:
         with (folder / "daemons.log").open("wb") as log:
             for command in daemons:
                 process = subprocess.Popen(
-                    command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                    # Whatever becomes of this process, they end with it.
+                    ["setpriv", "--pdeathsig=TERM", *command],
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
                 )
                 stack.callback(_end, process)
                 if command[0] == "munged":
@@ -148,7 +154,7 @@ def _wait_for(happened, process: subprocess.Popen, folder: Path, seconds: float 
     while not happened():
         if process.poll() is not None or time.monotonic() > deadline:
             logs = "\n".join(path.read_text(errors="replace")[-1500:] for path in sorted(folder.glob("*.log")))
-            raise RuntimeError(f"{process.args[0]} did not come up:\n{logs}")
+            raise RuntimeError(f"{process.args} did not come up:\n{logs}")
         time.sleep(0.05)
 
 

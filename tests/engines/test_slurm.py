@@ -65,7 +65,7 @@ def test_a_preempted_job_of_an_array_queues_again_and_ends_as_if_unbroken(
             stderr=subprocess.STDOUT,
         )
 
-    def wait_until(happened, seconds: float = 240) -> None:
+    def wait_until(happened, seconds: float = 400) -> None:
         deadline = time.monotonic() + seconds
         while not happened():
             assert sweep.poll() is None and time.monotonic() < deadline, output.read_text()[-5000:]
@@ -81,7 +81,7 @@ def test_a_preempted_job_of_an_array_queues_again_and_ends_as_if_unbroken(
         gate.touch()
         # SLURM would let two minutes pass, so that no credential of the first attempt is still valid.
         ask("scontrol", "update", f"JobId={preempted}", "StartTime=now")
-        assert sweep.wait(240) == 0, output.read_text()[-5000:]
+        assert sweep.wait(400) == 0, output.read_text()[-5000:]
     finally:
         sweep.kill()
         sweep.wait()
