@@ -59,3 +59,7 @@ def main() -> int:
     # Lightning starts further processes by running sys.argv again; the command's own file is what they must run.
     sys.argv = [str(module.__file__), *arguments[1:]]
     return int(module.main())
+
+
+if __name__ == "__main__":  # python -m vac_lightning.cli, as torchrun -m starts it
+    sys.exit(main())

@@ -226,47 +226,6 @@ def test_experiment_files_are_rows(smoke: Smoke, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_on_two_processes_trains_as_on_one(tmp_path: Path) -> None:
-    """Two jobs of two gloo processes each leave two run folders with the predictions of one process.
-
-    The network has no batch norm, whose statistics are of each process's share of the batch.
-    """
-    layers = "{_target_: torch.nn.Conv2d, in_channels: 3, out_channels: 16, kernel_size: 8, stride: 8}"
-    logits = []
-    for devices in (1, 2):
-        words = [
-            *SMOKE,
-            "~backbone",
-            f"+backbone={{_target_: vac_lightning.networks.backbones.Backbone, channels: 16, layers: {layers}}}",
-            "+backbone_name=Linear",
-            f"runs_dir={tmp_path / str(devices)}",
-            "trainer.accelerator=cpu",
-            f"trainer.devices={devices}",
-            "trainer.strategy=" + ("ddp" if devices > 1 else "auto"),
-            "data.scenes={train: 24, val: 11, test: 13}",
-            "trainer.limit_test_batches=null",
-            "transform=f,none",
-        ]
-        script = tmp_path / "vac"
-        script.write_text("import sys\nfrom vac_lightning.cli import main\nsys.exit(main())\n")
-        done = subprocess.run(
-            [sys.executable, str(script), "train", "-m", *words],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert done.returncode == 0, done.stderr
-        runs = find_runs([tmp_path / str(devices)])
-        assert [run.results()["row"] for run in runs] == ["Linear", "Linear+ACf"]
-        assert runs[0].results()["device"].startswith(f"{devices} x cpu")
-        assert all(run.predictions()["index"].tolist() == list(range(13)) for run in runs)
-        logits.append([run.predictions()["logits"] for run in runs])
-    np.testing.assert_allclose(logits[0], logits[1], atol=1e-4)
-
-
-@pytest.mark.slow
 def test_wandb_goes_offline_without_asking_where_nobody_is_logged_in(
     smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,7 +289,7 @@ def test_a_child_process_reads_the_composed_configuration(tmp_path: Path, monkey
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "transform=f,r"])
     monkeypatch.setenv("KEPT", "1")
     with command._own_process_arguments(Run(tmp_path)):
-        assert sys.argv[:5] == ["train.py", "--config-dir", str(tmp_path / ".hydra"), "--config-name", "config"]
+        assert sys.argv[:5] == [command.__file__, "--config-dir", str(tmp_path / ".hydra"), "--config-name", "config"]
         monkeypatch.setenv("MASTER_PORT", "1234")
     assert sys.argv == ["train.py", "-m", "transform=f,r"]
     assert "MASTER_PORT" not in os.environ

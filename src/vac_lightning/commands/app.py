@@ -5,13 +5,10 @@ from __future__ import annotations
 __all__ = ["RunError", "UsageError", "console", "leave_process_group", "main", "quieten", "usage"]
 
 import logging
-import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any
 
 import hydra
@@ -19,23 +16,14 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from vac_lightning.commands import composition, credentials, words
-from vac_lightning.names import shown
-from vac_lightning.runs import row_name, run_dir
+from vac_lightning.commands import composition, job, launchers, words
+from vac_lightning.commands.errors import RunError, UsageError
 from vac_lightning.shipped import shipped
 from vac_lightning.signals import Stopped, stop_requests
-
-
-class UsageError(ValueError):
-    """Words on the command line that cannot be used; the message says what is allowed."""
-
-
-class RunError(RuntimeError):
-    """Something that went wrong on the way and that the message explains; a traceback would add nothing."""
 
 
 class Experiments(SearchPathPlugin):
@@ -55,45 +43,28 @@ def main(command: str, task: Callable[[DictConfig], Any]) -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(words.help_text(command))
         return 0
-    # Hydra otherwise prints and exits by itself, with several lines and code 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     Plugins.instance().register(Experiments)
-    OmegaConf.register_new_resolver("vac.row", row_name, replace=True)
-    OmegaConf.register_new_resolver("vac.run_dir", run_dir, replace=True)
-    OmegaConf.register_new_resolver("vac.noun", lambda target: target.rpartition(".")[2], replace=True)
+    job.prepare_process()
+    job.failures.clear()
     sys.argv[1:] = words.normalised(sys.argv[1:])
-    failures: list[int] = []
-
-    @wraps(task)
-    def job(config: DictConfig) -> Any:
-        if stop_requests.asked is not None:  # while the job before came to its end
-            raise Stopped(stop_requests.asked)
-        # A job that fails must not stop the sweep, nor have Hydra print its own lines about it.
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(_REDACTION)
-        try:
-            return task(config)
-        except Exception as error:
-            failures.append(_report(command, error))
-            return None
-
     try:
         sys.argv += words.variant(sys.argv[1:])
-        composition.check_arguments(command, sys.argv[1:])
-        with stop_requests.heeded(), _checkpoints_are_data():
-            hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name=command)(job)()
+        jobs = composition.check_arguments(command, sys.argv[1:])
+        with stop_requests.heeded(handed_on=launchers.hand_on), job.checkpoints_are_data():
+            made = job.Job(command, task, jobs)
+            hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name=command)(made)()
     except (HydraException, OmegaConfBaseException) as error:
-        failures.append(_report(command, error))
+        job.failed(command, error)
     except OSError as error:  # Hydra could not make the run folder
-        failures.append(_report(command, UsageError(f"the run folder cannot be made: {error}")))
+        job.failed(command, UsageError(f"the run folder cannot be made: {error}"))
     except Stopped as stopped:
-        hint = (
-            "; what was done is kept, and the same words go on from there" if command in ("train", "reproduce") else ""
-        )
-        print(f"vac {command}: {stopped}{hint}", file=sys.stderr)
+        print(job.farewell(command, stopped), file=sys.stderr)
         return stopped.code
-    return min(failures, default=0)
+    except Exception as error:
+        if not launchers.is_of_a_launcher(error):
+            raise
+        job.failed(command, RunError(f"a job ended without a result, other jobs may go on: {launchers.gist(error)}"))
+    return min((failure.code for failure in job.failures), default=0)
 
 
 @contextmanager
@@ -138,42 +109,12 @@ def console() -> Console:
     return terminal if terminal.is_terminal else Console(markup=False, highlight=False, width=160)
 
 
-@contextmanager
-def _checkpoints_are_data() -> Iterator[None]:
-    """While a command runs, torch unpickles no code, whatever a library asks it for; nor in processes started here."""
-    before = dict(os.environ)
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
-    try:
-        yield
-    finally:
-        for name in ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
-            os.environ.pop(name, None)
-            if name in before:
-                os.environ[name] = before[name]
-
-
-def _report(command: str, error: Exception) -> int:
-    """Print an error, in one line where its cause is the user's to mend, and return the exit code."""
-    # Messages quote names and values from files of others, and from the command line.
-    if isinstance(error, HydraException | OmegaConfBaseException | UsageError):
-        line = f"vac {command}: {words.explain(command, error)}"
-        print(shown(credentials.redacted(line)), file=sys.stderr)
-        return 2
-    if isinstance(error, RunError):
-        print(shown(credentials.redacted(f"vac {command}: {error}")), file=sys.stderr)
-        return 1
-    for line in credentials.redacted("".join(traceback.format_exception(error))).splitlines():
-        print(shown(line), file=sys.stderr)
-    return 1
-
-
-_REDACTION = credentials.Redaction()
 _MENDABLE = (AssertionError, OSError, TypeError, ValueError)
 _NOT_NEWS = (
     "It is recommended to use .*sync_dist=True",  # what is logged is computed over all processes already
     "Experiment logs directory .* exists and is not empty",  # the run folder holds more than Lightning's logs
     "The number of training batches .* is smaller than the logging interval",
+    "The `srun` command is available on your system but is not used",  # one process needs none
     "The '.*' does not have many workers",  # num_workers is a word of ours
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
     "You're resuming from a checkpoint that ended before the epoch ended",  # at the exact batch, see data/datamodule.py

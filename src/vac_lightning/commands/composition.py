@@ -27,15 +27,17 @@ from vac_lightning.commands.words import check
 from vac_lightning.shipped import shipped
 
 
-def check_arguments(command: str, arguments: Sequence[str]) -> None:
+def check_arguments(command: str, arguments: Sequence[str]) -> int:
     """Compose what the arguments ask for, every job of a sweep, and check it before anything is made or written.
+
+    Returns how many jobs there are; of a sweeper that draws its values later, those known now.
 
     Raises:
         HydraException: a word, a target or a name that is not allowed, or a credential; in one line.
     """
     asked = get_args_parser().parse_args(list(arguments))
     if asked.shell_completion:
-        return  # completes words, composes nothing that runs
+        return 0  # completes words, composes nothing that runs
     if asked.experimental_rerun is not None:
         raise HydraException("--experimental-rerun: reads a pickle, which can hold code; say the run's words again")
     if asked.config_path is not None:
@@ -49,11 +51,13 @@ def check_arguments(command: str, arguments: Sequence[str]) -> None:
         _check_safe(sweep)
         params = sweep.hydra.sweeper.get("params") or {}
         _, by_sweeper = _overrides([f"{word}={values}" for word, values in params.items()])
-        for job in product(*swept, *by_sweeper):
+        jobs = [*product(*swept, *by_sweeper)]
+        for job in jobs:
             config = _composed(name, [*once, *job]) if job else sweep
             _check_safe(config)
             if runs:
                 check(config)
+    return len(jobs)
 
 
 @contextmanager

@@ -28,6 +28,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
+from vac_lightning.commands import launchers
+
 VOUCHED = "VAC_ALLOW"
 """The environment variable that names further modules, with commas; never a word of a configuration, which could
 otherwise vouch for itself."""
@@ -87,6 +89,7 @@ def check_hydra(config: DictConfig) -> None:
     Raises:
         HydraException: a target that is not allowed, a reference, or a variable set in the environment.
     """
+    launchers.check(config.launcher)
     plugins = {f"{made.__module__}.{made.__qualname__}" for kind in (Launcher, Sweeper) for made in _installed(kind)}
     for part in ("callbacks", "launcher", "sweeper", "hydra_logging", "job_logging"):
         allowed = {*HYDRAS_OWN, *(plugins if part in ("launcher", "sweeper") else ())}

@@ -196,17 +196,20 @@ def _test_epochs(
 def _own_process_arguments(run: Run) -> Iterator[None]:
     """Make the further processes that Lightning starts read this run's composed configuration.
 
-    Given the original arguments they would compose it again, and as part of a sweep start a sweep of their own.
-    They log warnings alone, and write no file. What a process group leaves in the environment is undone, so that the
-    next job of a sweep starts clean.
+    Given the original arguments they would compose it again, and as part of a sweep start a sweep of their own. Where
+    this process was started with `python -m`, as by a launcher, they would run that module. They log warnings alone,
+    and write no file. What a process group leaves in the environment is undone, so that the next job of a sweep starts
+    clean.
     """
-    arguments, environment = sys.argv, dict(os.environ)
+    program = sys.modules["__main__"]
+    arguments, specification, environment = sys.argv, program.__spec__, dict(os.environ)
     quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
-    sys.argv = [sys.argv[0], "--config-dir", str(run.path / ".hydra"), "--config-name", "config", *quiet]
+    sys.argv = [__file__, "--config-dir", str(run.path / ".hydra"), "--config-name", "config", *quiet]
+    program.__spec__ = None
     try:
         yield
     finally:
-        sys.argv = arguments
+        sys.argv, program.__spec__ = arguments, specification
         os.environ.clear()
         os.environ.update(environment)
 
