@@ -130,6 +130,11 @@ def test_a_persons_own_folder_is_looked_into(tmp_path: Path) -> None:
     assert experiment is not None
     assert [(row.name, row.experiment) for row in experiment.rows] == [("B", "mine"), ("Tiny+ACf_lambda=0.5", "mine")]
     assert [(row.method, row.row, row.metrics) for row in experiment.published] == [("B by others", "B", {"mAP": 81.5})]
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "ours.yaml").write_text("backbone_name: Ours\n")
+    (folder / "a.yaml").write_text("defaults:\n  - override /backbone: ours\ntransform: f\n")
+    experiment = experiments.find("mine", tmp_path)
+    assert experiment is not None and experiment.rows[1].name == "Ours+ACf"
     (folder / "published.csv").write_text("method,mAP\nB,81.5\n")
     with pytest.raises(ValueError, match=r"published\.csv: expected the columns method, row"):
         experiments.find("mine", tmp_path)

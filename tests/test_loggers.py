@@ -277,6 +277,20 @@ def test_a_server_answers_only_if_it_says_something(server: Server) -> None:
     assert not answers("no address")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("offline")
+def test_a_run_with_wandb_disabled_leaves_nothing_and_ends_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    logger = loggers.wandb(tmp_path, "row", "experiment", {}, "vac")
+    logger.log_metrics({"epoch": 0.0}, step=0)
+    logger.log_table("table", columns=["label"], data=[["car"]])
+    loggers.close_wandb(exit_code=0)
+    assert _warnings(caplog) == []
+    assert list(tmp_path.rglob("*.wandb*")) == []
+
+
 def test_closing_without_a_wandb_run_does_nothing() -> None:
     loggers.close_wandb(exit_code=0)
     loggers.close_wandb(exit_code=1, preempted=True)

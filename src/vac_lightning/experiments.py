@@ -65,7 +65,7 @@ def find(name: str, own: Path | None = None) -> Experiment | None:
     """
     for place in filter(None, (own, shipped("experiments"))):
         if name in names(place):
-            return _read(place / name)
+            return _read(place / name, own)
     base, on, data = name.rpartition("_on_")
     if not (on and data) or (experiment := find(base, own)) is None:
         return None
@@ -78,9 +78,9 @@ def names(place: Path | None = None) -> list[str]:
     return sorted({file.parent.name for file in (place or shipped("experiments")).glob("*/*.yaml")})
 
 
-def _read(folder: Path) -> Experiment:
+def _read(folder: Path, own: Path | None) -> Experiment:
     published = _published(folder / "published.csv")
-    rows = [_row(file) for file in sorted(folder.glob("*.yaml"))]
+    rows = [_row(file, own) for file in sorted(folder.glob("*.yaml"))]
     order = {row.row: position for position, row in enumerate(published)}
     rows.sort(key=lambda row: order.get(row.name, len(order)))
     return Experiment(folder.name, tuple(rows), published)
@@ -103,30 +103,36 @@ def _published(path: Path) -> tuple[PublishedRow, ...]:
         raise ValueError(f"{path}: expected the columns method, row, and metrics in percent ({error!r})") from error
 
 
-def _row(file: Path) -> ExperimentRow:
+def _row(file: Path, own: Path | None) -> ExperimentRow:
     content = _yaml(file)
     name, experiment = content.get("row"), str(content.get("experiment", file.parent.name))
     if name is None:
         defaults = _yaml(shipped("conf") / "train.yaml")
         words = {word: content.get(word, defaults[word]) for word in ("transform", "lambda")}
-        name = row_name(_backbone_name(content, defaults), str(words["transform"]), float(words["lambda"]))
+        name = row_name(_backbone_name(content, defaults, own), str(words["transform"]), float(words["lambda"]))
     return ExperimentRow(str(name), file, experiment)
 
 
-def _backbone_name(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+def _backbone_name(content: Mapping[str, Any], defaults: Mapping[str, Any], own: Path | None) -> str:
     """The name that the row itself, or else its backbone's file, gives; data may bring a backbone, which a row wins."""
     if "backbone_name" in content:
         return str(content["backbone_name"])
     chosen, general = _choices(content), _choices(defaults)
     data = chosen.get("data", general["data"])
-    brought = _choices(_yaml(shipped("conf") / "data" / f"{data}.yaml"))
+    brought = _choices(_yaml(_configuration(own, "data", data)))
     backbone = chosen.get("backbone", brought.get("backbone", general["backbone"]))
-    return str(_yaml(shipped("conf") / "backbone" / f"{backbone}.yaml")["backbone_name"])
+    return str(_yaml(_configuration(own, "backbone", backbone))["backbone_name"])
+
+
+def _configuration(own: Path | None, group: str, file: str) -> Path:
+    """A file of a group, a person's own before the one of that name that comes with the package."""
+    ours = shipped("conf") / group / f"{file}.yaml"
+    return theirs if own is not None and (theirs := own / group / f"{file}.yaml").is_file() else ours
 
 
 def _choices(content: Mapping[str, Any]) -> dict[str, str]:
     """Group -> file of a defaults list: of "override /backbone@_global_.backbone: tiny", backbone and tiny."""
-    listed = [entry for entry in content.get("defaults", ()) if isinstance(entry, dict)]
+    listed = [entry for entry in content.get("defaults") or () if isinstance(entry, dict)]
     groups = (
         (re.sub(r"^(override )?\s*/?|@.*$", "", group), file) for entry in listed for group, file in entry.items()
     )

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,9 @@ def close_wandb(exit_code: int, preempted: bool = False) -> None:
         client.run = None  # or the next job of a sweep would go on in this run
         send = f"wandb sync{'' if run.offline else ' --include-online'} {Path(run.dir).parent}"
         log.warning("W&B did not get all of this run (%r); send it later with: %s", failure, send)
-    elif not run.offline:
-        uploads.Part(Path(run.settings.sync_file)).mark_sent()
+    elif not run.offline and not run.disabled:
+        with suppress(OSError):  # without the mark it is sent once more, and nothing twice
+            uploads.Part(Path(run.settings.sync_file)).mark_sent()
 
 
 def tensorboard(
@@ -188,7 +190,8 @@ class _Unbreakable(WandbLogger):
     @rank_zero_only
     def _log_table(self, key: str, *args: Any, **kwargs: Any) -> None:
         # All else goes through W&B's files, but for a table it asks the server first, and waits 19 s for an answer.
-        if not self._offline and not answers(self.experiment.settings.base_url):
+        asks = not (self._offline or self.experiment.disabled)
+        if asks and not answers(self.experiment.settings.base_url):
             raise ConnectionError(f"the server does not answer, and was to be asked about the table {key}")
         super().log_table(key, *args, **kwargs)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["SILENCE_SECONDS", "Status", "StatusFile", "read_status"]
 
 import json
+import math
 import os
 import socket
 import time
@@ -24,7 +25,7 @@ BEAT_SECONDS = 60.0
 class Status:
     """State of an unfinished run; one that has a results.json is finished, whatever stands here.
 
-    epoch, epochs: how many are finished, of how many. val_mAP: after the last of them, in percent.
+    epoch, epochs: how many are finished, of how many. val_mAP: after the last of them, in percent, if a number.
     started, updated: of this attempt, unix seconds. ended: when the last epoch did, or else the attempt's start.
     seconds_per_epoch: the mean over this attempt; None before its first epoch ends.
     error: why it failed, in one line.
@@ -74,8 +75,9 @@ class StatusFile:
         """So many epochs are done."""
         if (status := self._status) is not None:
             now = time.time()
+            metric = val_mAP if val_mAP is not None and math.isfinite(val_mAP) else None
             pace = (now - status.started) / max(1, epoch - self._first_epoch)
-            self._write(replace(status, epoch=epoch, val_mAP=val_mAP, updated=now, ended=now, seconds_per_epoch=pace))
+            self._write(replace(status, epoch=epoch, val_mAP=metric, updated=now, ended=now, seconds_per_epoch=pace))
 
     def beat(self) -> None:
         """The run still runs; written down once a minute."""

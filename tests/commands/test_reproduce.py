@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,11 +15,15 @@ from pathlib import Path
 
 import pytest
 from conftest import SMOKE, Vac
+from omegaconf import OmegaConf
 
+from vac_lightning.commands import finished
+from vac_lightning.commands.app import RunError
+from vac_lightning.commands.failures import recorded
 from vac_lightning.commands.overview import JobState, job_state, lines, seconds_left, summary
 from vac_lightning.commands.planning import Job, Plan, read_plan
-from vac_lightning.commands.reproduce import _parted
-from vac_lightning.runs import Run
+from vac_lightning.commands.reproduce import _parted, _with_data_compared
+from vac_lightning.runs import Run, config_hash
 from vac_lightning.status import StatusFile
 
 PROGRAM = "import sys; from vac_lightning.cli import main; sys.exit(main())"
@@ -139,7 +145,7 @@ def test_a_sweep_is_killed_gone_on_with_and_mended(vac: Vac, tmp_path: Path) -> 
     path.write_text(json.dumps(results))
     outcome = vac(*sweep.words())
     assert outcome.code == 1
-    assert "A seed=0: failed" in outcome.err and "other data (changed: test)" in outcome.err
+    assert "A seed=0: failed" in outcome.err and "other data (test: other scenes -> " in outcome.err
     assert json.loads(path.read_text()) == results
 
 
@@ -172,6 +178,7 @@ def test_without_the_data_one_message_says_how_to_get_it_and_what_runs_here(tmp_
         (["nope"], ["name=nope", "table1, table4, table6"]),
         (["table1_on_shapes"], ["vac reproduce table1", "data=shapes"]),
         (["table1", "rows=[R50+x]"], ["R50+x", "R101+ACfs"]),
+        (["table1", "rows=[]"], ["rows=[]"]),
         (["table1", "seeds=3"], ["seeds=3", "[0,1,2]"]),
         (["table1", "data=nowhere"], ["data=nowhere", "shapes, wider"]),
         (["table1", "launcher=cluster"], ["launcher=cluster", "local, joblib, slurm, ray"]),
@@ -252,6 +259,41 @@ def test_in_a_pipe_a_line_tells_what_changed(tmp_path: Path) -> None:
     assert lines([running], [failed]) == ["A\\x1b[2J seed=0: failed: no room"]
 
 
+def test_a_finished_run_is_compared_with_the_data_of_its_own_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = (job(row, tmp_path) for row in "ABC")
+    for each, data in ((a, "a"), (b, "changed since")):
+        each.run.write_results({"data_fingerprint": {"test": data}})
+    c.run.path.mkdir(parents=True)
+    (c.run.path / "results.json").write_text("{")
+    monkeypatch.setattr(finished, "fingerprints", lambda config: {"test": config.data.scenes})
+    composed = {row: OmegaConf.create({"data": {"scenes": row.lower()}}) for row in "ABC"}
+    compared = _with_data_compared(Plan("mine", "mine", (a, b, c), ()), composed)
+    assert [each.error is None for each in compared.jobs] == [True, False, True]
+    assert "other data (test: changed since -> b)" in str(compared.jobs[1].error)
+    assert "results.json cannot be read" in str(job_state(c).error)
+
+
+def test_a_finished_run_without_a_metric_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test split without any positive sample has no mAP."""
+    run = job("A", tmp_path).run
+    run.write_results({"config_hash": config_hash({}), "metrics": {"best": {"test": {"mAP": float("nan")}}}})
+    monkeypatch.setattr(finished, "data_difference", lambda results, config: "")
+    assert math.isnan(finished.already_done(run, OmegaConf.create(), {}))
+
+
+def test_why_a_run_failed_is_told_where_its_status_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(StatusFile, "end", full)
+    with pytest.raises(RunError, match="no room"), recorded(StatusFile(Run(tmp_path)), always=True):
+        raise RunError("no room on the disk")
+
+
 def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     planned = Plan("mine", "mine", (job("A", tmp_path), job("B", tmp_path, error="no")), ("recipe=smoke",), 7)
     planned.write(tmp_path / "sweep.json")
@@ -263,3 +305,21 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_status_without_any_run_says_so(vac: Vac, tmp_path: Path) -> None:
     assert "no run in" in vac("status", str(tmp_path)).out
     assert vac("status", str(tmp_path / "nowhere")).code == 2
+
+
+def test_status_of_the_folder_one_is_in(vac: Vac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = job("A", tmp_path)
+    StatusFile(a.run).begin(3, 12)
+    monkeypatch.chdir(a.run.path)
+    outcome = vac("status", ".")
+    assert outcome.code == 0 and "A " in outcome.out and "running, epoch 3/12" in outcome.out
+
+
+def test_a_folder_may_be_named_as_people_name_folders(
+    vac: Vac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = vac("reproduce", "lambda_sweep", "data_dir=/no where/it's [here], (1)")
+    assert outcome.code == 2
+    assert "no data at /no where/it's [here], (1). " in outcome.err
+    assert "make reproduce-lambda_sweep" not in outcome.err  # there is no such target

@@ -113,7 +113,8 @@ def test_a_part_that_the_server_went_on_from_is_not_sent(tmp_path: Path) -> None
     [
         ((), 2, "no runs given"),
         (("/nowhere",), 2, "/nowhere does not exist"),
-        (("RUN", "processes=0"), 2, "processes=0: expected at least 1"),
+        (("RUN", "processes=0"), 2, "processes=0: expected a whole number of at least 1"),
+        (("RUN", "processes=some"), 2, "processes=some: expected a whole number"),
         (("RUN",), 2, "WANDB_API_KEY"),
     ],
 )

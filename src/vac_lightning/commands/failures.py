@@ -7,7 +7,7 @@ __all__ = ["explained", "recorded"]
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytorch_lightning as pl
 
@@ -63,10 +63,11 @@ def recorded(status: StatusFile, always: bool) -> Iterator[None]:
     except (Stopped, Exception) as error:
         # A finished run that was only to be overwritten is finished still.
         if (status.begun or always) and not status.run.finished:
-            if isinstance(error, Stopped):
-                status.end("stopped")
-            else:
-                status.end("failed", _one_line(error))
+            with suppress(OSError):  # a full disk, say: what is raised tells more
+                if isinstance(error, Stopped):
+                    status.end("stopped")
+                else:
+                    status.end("failed", _one_line(error))
         raise
 
 

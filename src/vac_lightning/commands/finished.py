@@ -38,10 +38,10 @@ def plain_words(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
 
 
 def already_done(run: Run, config: DictConfig, plain: Mapping[str, Any]) -> float:
-    """The test mAP of a finished run, in percent, where it is of this configuration and this data.
+    """The test mAP of a finished run of this configuration and this data, in percent; NaN where it has none.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is of another.
     """
     results = run.results()
     if results["config_hash"] != config_hash(plain):
@@ -50,17 +50,18 @@ def already_done(run: Run, config: DictConfig, plain: Mapping[str, Any]) -> floa
             " experiment=NAME or run_dir=PATH for this one, or overwrite=true to set that one aside"
         )
     try:
-        if changed := data_difference(results, config):
-            raise app.UsageError(
-                f"{run.path} holds a finished run of other data ({changed}): choose experiment=NAME or run_dir=PATH"
-                " for this one, or overwrite=true to set that one aside"
-            )
-    except _UNREADABLE as error:
-        if isinstance(error, app.UsageError):
-            raise
+        changed = data_difference(results, config)
+    except (OSError, ValueError) as error:
         log.warning("%s: its data cannot be read here to see whether it has changed: %s", run.path, error)
+        changed = ""
+    if changed:
+        raise app.UsageError(
+            f"{run.path} holds a finished run of other data ({changed}): choose experiment=NAME or run_dir=PATH"
+            " for this one, or overwrite=true to set that one aside"
+        )
     log.info("%s is finished already; overwrite=true trains it again", run.path)
-    return float(results["metrics"]["best"]["test"]["mAP"])
+    mAP = results["metrics"]["best"]["test"]["mAP"]
+    return float("nan") if mAP is None else float(mAP)
 
 
 def differences(results: Mapping[str, Any], plain: Mapping[str, Any], most: int = 8) -> str:
@@ -103,6 +104,3 @@ def _fingerprints(words: str, sizes: Sequence[int]) -> dict[str, str]:
 
     make = instantiate(OmegaConf.create(json.loads(words)), "data")
     return {role: fingerprint(make(role, sizes)) for role in ("train", "val", "test")}
-
-
-_UNREADABLE = (OSError, ValueError)

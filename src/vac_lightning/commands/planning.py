@@ -90,10 +90,10 @@ def read_plan(path: Path) -> Plan | None:
         return None
 
 
-def plan(wanted: Wanted) -> tuple[Plan, DictConfig]:
+def plan(wanted: Wanted) -> tuple[Plan, dict[str, DictConfig]]:
     """Compose every row, so that a row whose words cannot be used keeps no other from its run.
 
-    The configuration of the first row comes second: that of the data.
+    Second come the configurations, a row's choice each, of those that can be composed.
 
     Raises:
         UsageError: no row can be composed.
@@ -101,13 +101,13 @@ def plan(wanted: Wanted) -> tuple[Plan, DictConfig]:
     with composer("train", wanted.own) as compose:
         rows = wanted.experiment.rows
         folder = rows[0].file.parent.name
-        own = _first(compose, [[f"+{folder}={words.as_text(row.file.stem)}"] for row in rows])
-        data = wanted.data or own.hydra.runtime.choices.data
-        on = "" if data == own.hydra.runtime.choices.data else f"_on_{data}"
+        first = _first(compose, [[f"+{folder}={words.as_text(row.file.stem)}"] for row in rows])
+        data = wanted.data or first.hydra.runtime.choices.data
+        on = "" if data == first.hydra.runtime.choices.data else f"_on_{data}"
         common = [f"data={data}", f"runs_dir={words.as_text(wanted.runs_dir)}"]
         if wanted.data_dir is not None:
             common.append(f"data.root={words.as_text(wanted.data_dir)}")
-        if on and data == "shapes" and "weights" in own.backbone:
+        if on and data == "shapes" and "weights" in first.backbone:
             # ImageNet's weights say little of drawings, and may not be at hand. Hydra composes a sweep without its rows
             # first, with the backbone that shapes bring, which has no such word.
             common.append("++backbone.weights=null")
@@ -117,7 +117,7 @@ def plan(wanted: Wanted) -> tuple[Plan, DictConfig]:
                 common += ["trainer.strategy=ddp", "trainer.sync_batchnorm=true"]
         common += wanted.words
         jobs: list[Job] = []
-        composed: list[DictConfig] = []
+        composed: dict[str, DictConfig] = {}
         errors: list[Exception] = []
         for row in rows:
             experiment = f"{row.experiment}{on}"
@@ -128,8 +128,9 @@ def plan(wanted: Wanted) -> tuple[Plan, DictConfig]:
             ]
             try:
                 config = compose(chosen)
-                composed.append(config)
-                jobs += _jobs(row, experiment, config, wanted.seeds)
+                own = OmegaConf.masked_copy(config, [str(word) for word in config if word != "hydra"])
+                jobs += _jobs(row, experiment, own, wanted.seeds)
+                composed[row.file.stem], _ = plain_words(own)
             except (HydraException, OmegaConfBaseException) as error:
                 errors.append(error)
                 place = Path(wanted.runs_dir, experiment, row.name).absolute()
@@ -140,10 +141,8 @@ def plan(wanted: Wanted) -> tuple[Plan, DictConfig]:
                 ]
         if not composed:
             raise UsageError(words.explain("train", errors[0]))
-        config = OmegaConf.masked_copy(composed[0], [str(word) for word in composed[0] if word != "hydra"])
-        config, _ = plain_words(config)
     jobs.sort(key=lambda job: wanted.seeds.index(job.seed))  # all rows of a seed first: a whole table soon
-    return Plan(wanted.experiment.name + on, folder, tuple(jobs), tuple(common)), config
+    return Plan(wanted.experiment.name + on, folder, tuple(jobs), tuple(common)), composed
 
 
 def _first(compose: Callable[[Sequence[str]], DictConfig], jobs: Sequence[Sequence[str]]) -> DictConfig:
@@ -157,10 +156,9 @@ def _first(compose: Callable[[Sequence[str]], DictConfig], jobs: Sequence[Sequen
 
 
 def _jobs(row: ExperimentRow, experiment: str, config: DictConfig, seeds: Sequence[int]) -> list[Job]:
-    own = OmegaConf.masked_copy(config, [str(word) for word in config if word != "hydra"])
     jobs = []
     for seed in seeds:
-        seeded = OmegaConf.merge(own, {"seed": seed})
+        seeded = OmegaConf.merge(config, {"seed": seed})
         assert isinstance(seeded, DictConfig)
         _, plain = plain_words(seeded)
         epochs = int(plain["trainer"]["max_epochs"])

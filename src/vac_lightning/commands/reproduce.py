@@ -4,11 +4,12 @@ from __future__ import annotations
 
 __all__ = ["main", "reproduce"]
 
+import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from os import getpid
 from pathlib import Path
@@ -33,7 +34,7 @@ def main() -> int:
     if others:
         arguments.append(f"words=[{','.join(map(words.as_text, others))}]")
     # data=... is a choice of a file to Hydra, which would then be this command's to compose.
-    arguments = [re.sub(r"^data=", "dataset=", argument) for argument in arguments]
+    arguments = [_folder_as_text(re.sub(r"^data=", "dataset=", argument)) for argument in arguments]
     sys.argv[1:] = words.positional(arguments, "name", several=False)
     return app.main("reproduce", reproduce)
 
@@ -87,6 +88,13 @@ def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return before, after
 
 
+def _folder_as_text(argument: str) -> str:
+    """A folder's name may hold what Hydra's grammar has a use for, and comes bare from make DATA_DIR=FOLDER."""
+    word, _, folder = argument.partition("=")
+    bare = word in ("data_dir", "runs_dir") and folder not in ("", "null") and folder[0] not in "'\""
+    return f"{word}={words.as_text(folder)}" if bare else argument
+
+
 def _wanted(config: DictConfig) -> Wanted:
     own = next((source.path for source in HydraConfig.get().runtime.config_sources if source.provider == _OWN), None)
     known = [*experiments.names(), *(experiments.names(Path(own)) if own else [])]
@@ -97,7 +105,9 @@ def _wanted(config: DictConfig) -> Wanted:
     experiment = experiments.find(config.name, Path(own) if own else None)
     assert experiment is not None
     if config.rows is not None:
-        chosen = {str(name) for name in config.rows}
+        chosen = {config.rows} if isinstance(config.rows, str) else {str(name) for name in config.rows}
+        if not chosen:
+            raise ValueError("rows=[]: leave the word out for all rows")
         if unknown := sorted(chosen - {name for row in experiment.rows for name in (row.name, row.file.stem)}):
             raise ValueError(f"rows={unknown}: {config.name} has {', '.join(row.name for row in experiment.rows)}")
         rows = tuple(row for row in experiment.rows if chosen & {row.name, row.file.stem})
@@ -133,36 +143,39 @@ def _check_data_is_there(wanted: Wanted) -> None:
     """
     rows = wanted.experiment.rows
     planned, composed = plan(replace(wanted, experiment=replace(wanted.experiment, rows=rows[:1]), seeds=(0,)))
-    kind = str(composed.data["_target_"]).rpartition(".")[2]
-    if kind in _PLACES and not Path(composed.data.root, _PLACES[kind]).is_dir():
-        raise app.UsageError(f"no data at {composed.data.root}. {_remedy(kind)}. {_without(planned.folder, len(rows))}")
+    data = composed[rows[0].file.stem].data
+    kind = str(data["_target_"]).rpartition(".")[2]
+    if kind in _PLACES and not Path(data.root, _PLACES[kind]).is_dir():
+        raise app.UsageError(f"no data at {data.root}. {_remedy(kind)}. {_without(planned.folder, len(rows))}")
 
 
-def _with_data_compared(planned: Plan, composed: DictConfig) -> Plan:
+def _with_data_compared(planned: Plan, composed: Mapping[str, DictConfig]) -> Plan:
     """The plan, its finished runs compared with the data as it is now.
+
+    composed: choice of a row -> its configuration, whose data may be its own.
 
     Raises:
         UsageError: the data cannot be read.
     """
-    root = composed.data.get("root")
     finished = [job for job in planned.jobs if job.error is None and job.run.finished]
-    if root is None and not finished:
+    one = next(iter(composed.values()))
+    if one.data.get("root") is None and not finished:
         return planned
-    from vac_lightning.commands.finished import fingerprints
+    from vac_lightning.commands.finished import data_difference, fingerprints
 
+    changed = {}
     try:
-        now = fingerprints(composed)
+        fingerprints(one)
+        for job in finished:
+            with suppress(KeyError, OSError, json.JSONDecodeError):  # of results.json, which job_state tells
+                if differing := data_difference(job.run.results(), composed[job.choice]):
+                    changed[job] = (
+                        f"{job.path} holds a finished run of other data ({differing}): move it away, or say"
+                        " runs_dir=FOLDER"
+                    )
     except ValueError as error:
         rows = len({job.row for job in planned.jobs})
         raise app.UsageError(f"{error}. {_without(planned.folder, rows)}") from error
-    changed = {}
-    for job in finished:
-        before = job.run.results().get("data_fingerprint", {})
-        if differing := sorted(role for role in now if before.get(role) != now[role]):
-            changed[job] = (
-                f"{job.path} holds a finished run of other data (changed: {', '.join(differing)}): move it away, or"
-                " say runs_dir=FOLDER"
-            )
     return replace(planned, jobs=tuple(replace(job, error=changed.get(job, job.error)) for job in planned.jobs))
 
 
@@ -172,10 +185,8 @@ def _remedy(kind: str) -> str:
 
 
 def _without(name: str, rows: int) -> str:
-    return (
-        f"Without it, make reproduce-{name} DATA=shapes, or vac reproduce {name} data=shapes, runs the same {rows} rows"
-        " here on the embedded data"
-    )
+    make = f"make reproduce-{name} DATA=shapes, or " if name in _TARGETS else ""
+    return f"Without it, {make}vac reproduce {name} data=shapes, runs the same {rows} rows here on the embedded data"
 
 
 def _launcher(config: DictConfig) -> list[str]:
@@ -229,6 +240,8 @@ _COMMA = re.compile(r",(?![^{]*\}|[^\[]*\])")
 """One between words, not within the brackets of a value."""
 _OWN = "command-line"
 _OURS = ("seed", "experiment", "row", "run_dir", "runs_dir", "overwrite", "data", "data.root")
+_TARGETS = ("table1", "table4", "table6", "figure5")
+"""The experiments that the Makefile has a target for, and whose data may be missing."""
 _PLACES = {"wider": "Image", "coco": "", "pa100k": ""}
 """A folder below the root of data without which none of it is there."""
 

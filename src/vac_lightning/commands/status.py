@@ -55,9 +55,9 @@ def _tables(folders: list[Path]) -> Iterator[Table]:
                 yield overview.table(f"{planned.name}, {file.parent}", states)
     loose: dict[Path, list[Job]] = {}
     for folder in folders:
-        for run in find_folders(folder):
-            if run.path.absolute() not in seen:
-                seen.add(run.path.absolute())
+        for run in find_folders(folder.absolute()):  # a run is known by the names of the folders above it
+            if run.path not in seen:
+                seen.add(run.path)
                 loose.setdefault(run.path.parents[1], []).append(_job(run))
     for folder, jobs in loose.items():
         yield overview.table(str(folder), [overview.job_state(job) for job in jobs])

@@ -37,8 +37,8 @@ def sync(config: DictConfig) -> None:
     with app.usage():
         if not config.runs:
             raise ValueError("no runs given: vac sync runs/table1")
-        if config.processes < 1:
-            raise ValueError(f"processes={config.processes}: expected at least 1")
+        if not isinstance(config.processes, int) or config.processes < 1:
+            raise ValueError(f"processes={config.processes}: expected a whole number of at least 1")
         runs = uploads.find(map(Path, config.runs))
     waiting = [parts for parts in runs if uploads.to_send(parts)]
     if config.dry_run:

@@ -55,7 +55,7 @@ def train(config: DictConfig) -> float | None:
 
     status = StatusFile(run, writes=rank_zero_only.rank == 0)  # type: ignore[attr-defined]
     swept = HydraConfig.get().mode == RunMode.MULTIRUN
-    with _own_process_arguments(run), alone(run), recorded(status, always=swept), _wandb_closed():
+    with _own_process_arguments(run), alone(run), _wandb_closed(), recorded(status, always=swept):
         if run.finished and not config.overwrite:  # by the process that this one waited for
             return already_done(run, config, plain)
         return _fit_and_test(run, config, plain, status)
