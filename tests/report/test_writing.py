@@ -99,17 +99,22 @@ def test_latex_escapes_what_would_steer_it(hostile: Contents) -> None:
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     body = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {len(hostile.metrics)}
-    assert [latex.as_text(name) for name in ("R50+ACf_lambda=0.3", "a--b", "漢λé")] == [
+    assert [latex.as_text(name) for name in ("R50+ACf_lambda=0.3", "a--b", "a–b", "漢λé", "«ę»")] == [
         r"R50+ACf\_lambda=0.3",
         "a-{-}b",
+        r"a\textendash{}b",
         r"U+6F22$\lambda$é",
+        "U+00ABU+0119U+00BB",
     ]
+    assert "needs \\usepackage{booktabs}\n" in text and "resizebox" not in text
+    wide = latex.document(Contents("t", "vac", tuple("abcdefghi"), ()))
+    assert wide.startswith("% needs \\usepackage{booktabs,graphicx}") and "resizebox" in wide
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex to compile the tables with")
 def test_latex_compiles(hostile: Contents, tmp_path: Path) -> None:
-    rows = (*hostile.rows, Row("R*CNN", "published", published={"mAP": 80.5}), Row("[1ex] é λ", "missing"))
+    rows = (*hostile.rows, Row("R*CNN", "published", published={"mAP": 80.5}), Row("[1ex] λ–—−" + "".join(map(chr, range(0xA0, 0x180))), "missing"))
     contents = Contents(**{**vars(hostile), "rows": rows})
     start = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
     (tmp_path / "main.tex").write_text(start + latex.document(contents) + "\\end{document}\n")

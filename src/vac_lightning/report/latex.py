@@ -12,17 +12,18 @@ from vac_lightning.report.contents import Contents, Row
 
 
 def document(contents: Contents) -> str:
-    """Two tables, of the best and of the last epoch, to \\input in a paper that has \\usepackage{booktabs}.
+    """Two tables, of the best and of the last epoch, to \\input in a paper that has the packages its first line names.
 
     A row that has published numbers has them in a line of their own below ours.
     """
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(_table(contents, epoch) for epoch in ("best", "last"))
+    tables = "\n".join(_table(contents, epoch) for epoch in ("best", "last"))
+    packages = "booktabs,graphicx" if r"\resizebox" in tables else "booktabs"
+    return f"% needs \\usepackage{{{packages}}}\n{tables}"
 
 
 def as_text(text: str) -> str:
     """A text of others as it stands: no command, no formula, no comment; what pdfLaTeX lacks by its number."""
-    escaped = "".join(_ESCAPES.get(char) or (char if ord(char) < _EUROPEAN else _foreign(char)) for char in shown(text))
-    return escaped.replace("--", "-{-}")  # two would be a dash
+    return "".join(map(_character, shown(text))).replace("--", "-{-}")  # two would be a dash
 
 
 def _table(contents: Contents, epoch: str) -> str:
@@ -77,11 +78,15 @@ def _published(row: Row, metrics: Sequence[str]) -> list[str]:
     return [table.plain(row.published.get(metric)) or "--" for metric in metrics]
 
 
-def _foreign(char: str) -> str:
-    return _KNOWN.get(char) or f"U+{ord(char):04X}"
+def _character(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    own = ord(char) < _EUROPEAN and char not in _NOT_IN_OT1
+    return char if own else f"U+{ord(char):04X}"
 
 
-_EUROPEAN = 0x180  # Latin letters below are pdfLaTeX's own
+_EUROPEAN = 0x180  # Latin letters below are pdfLaTeX's own, but for those that its first font encoding lacks
+_NOT_IN_OT1 = frozenset("«»ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ")
 _ESCAPES = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -97,5 +102,8 @@ _ESCAPES = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
+    "λ": r"$\lambda$",
+    "−": "$-$",
+    "–": r"\textendash{}",
+    "—": r"\textemdash{}",
 }
-_KNOWN = {"λ": r"$\lambda$", "−": "$-$", "–": "--", "—": "---"}
