@@ -149,6 +149,7 @@ def test_a_sweep_is_killed_gone_on_with_and_mended(vac: Vac, tmp_path: Path) -> 
     assert json.loads(path.read_text()) == results
 
 
+@pytest.mark.slow
 def test_without_the_data_one_message_says_how_to_get_it_and_what_runs_here(tmp_path: Path) -> None:
     program = f"import sys; {PROGRAM.split('; ', 1)[1].replace('sys.exit(main())', 'code = main()')}; "
     program += "sys.exit(100 if 'torch' in sys.modules else code)"
@@ -184,8 +185,8 @@ def test_without_the_data_one_message_says_how_to_get_it_and_what_runs_here(tmp_
         (["table1", "launcher=cluster"], ["launcher=cluster", "local, joblib, slurm, ray"]),
         (["demo", "data=shapes", "data_dir=here"], ["data_dir"]),
         (["demo", "--", "overwrite=true"], ["overwrite=true"]),
-        (["demo", "--", "lamda=1"], ["'lamda'", "did you mean lambda?"]),
-        (["demo", "words=[lambda=-1,logger=csv]"], ["lambda=-1", "at least 0"]),
+        pytest.param(["demo", "--", "lamda=1"], ["'lamda'", "did you mean lambda?"], marks=pytest.mark.slow),
+        pytest.param(["demo", "words=[lambda=-1,logger=csv]"], ["lambda=-1", "at least 0"], marks=pytest.mark.slow),
     ],
 )
 def test_words_that_cannot_be_used_get_one_line_and_code_2(
@@ -315,6 +316,7 @@ def test_status_of_the_folder_one_is_in(vac: Vac, tmp_path: Path, monkeypatch: p
     assert outcome.code == 0 and "A " in outcome.out and "running, epoch 3/12" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_folder_may_be_named_as_people_name_folders(
     vac: Vac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

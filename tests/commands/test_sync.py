@@ -86,6 +86,7 @@ def test_runs_are_sent_once_in_order_and_a_broken_file_stops_no_other(vac: Vac, 
     assert [row["epoch"] for row in server.history(other.id)] == [0]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_in_use_is_left_alone(vac: Vac, tmp_path: Path, server: Server) -> None:
     part = _part(tmp_path / "run", "offline-run-20260101_000000-00000000", b"still being written")
     with Run(tmp_path / "run").alone(seconds=0):
