@@ -114,7 +114,11 @@ def test_latex_escapes_what_would_steer_it(hostile: Contents) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex to compile the tables with")
 def test_latex_compiles(hostile: Contents, tmp_path: Path) -> None:
-    rows = (*hostile.rows, Row("R*CNN", "published", published={"mAP": 80.5}), Row("[1ex] λ–—−" + "".join(map(chr, range(0xA0, 0x180))), "missing"))
+    rows = (
+        *hostile.rows,
+        Row("R*CNN", "published", published={"mAP": 80.5}),
+        Row("[1ex] λ–—−" + "".join(map(chr, range(0xA0, 0x180))), "missing"),
+    )
     contents = Contents(**{**vars(hostile), "rows": rows})
     start = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
     (tmp_path / "main.tex").write_text(start + latex.document(contents) + "\\end{document}\n")
