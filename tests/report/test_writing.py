@@ -67,7 +67,7 @@ def test_markdown_holds_ours_published_and_difference(tmp_path: Path) -> None:
     assert _cells(text, "Difference", "R50+ACf")[1] == f"{values.mean() - 86.3:+.1f}"
     assert "± " in _cells(text, "Last epoch", "R50+ACf")[2]
     (found,) = contents.comparisons
-    assert _cells(text, "Comparisons", "R50+ACf better than R50+f")[3] == markdown.p_value(found.p_value)
+    assert _cells(text, "Comparisons", "R50+ACf better than R50+f")[3] == table.p_value(found.p_value)
     assert "chosen on val/mAP of split 'val'" in text
     assert "vac report runs/table1" in text and "(figure5.png)" in text
 
@@ -114,7 +114,11 @@ def test_latex_escapes_what_would_steer_it(hostile: Contents) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex to compile the tables with")
 def test_latex_compiles(hostile: Contents, tmp_path: Path) -> None:
-    rows = (*hostile.rows, Row("R*CNN", "published", published={"mAP": 80.5}), Row("[1ex] λ–—−" + "".join(map(chr, range(0xA0, 0x180))), "missing"))
+    rows = (
+        *hostile.rows,
+        Row("R*CNN", "published", published={"mAP": 80.5}),
+        Row("[1ex] λ–—−" + "".join(map(chr, range(0xA0, 0x180))), "missing"),
+    )
     contents = Contents(**{**vars(hostile), "rows": rows})
     start = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
     (tmp_path / "main.tex").write_text(start + latex.document(contents) + "\\end{document}\n")
