@@ -173,7 +173,7 @@ def find_runs(paths: Iterable[Path | str]) -> list[Run]:
     """
     found: set[Path] = set()
     for path in map(Path, paths):
-        below = {file.parent for file in path.rglob("results.json")}
+        below = {folder for folder, files in _walk(path) if "results.json" in files}
         if not below:
             state = "has no finished run (no results.json) in or below it" if path.exists() else "does not exist"
             raise FileNotFoundError(f"{path} {state}")
@@ -248,13 +248,12 @@ def find_unfinished(paths: Iterable[Path | str]) -> dict[Run, Place]:
     They are known by <experiment>/<row>/seed=<n>: a run that was put elsewhere by run_dir=PATH has no name yet.
     """
     found: dict[Run, Place] = {}
-    for folder in sorted(
-        {path for given in paths for path in Path(given).absolute().rglob("seed=*")}
-        | {Path(given).absolute() for given in paths}
-    ):
+    for folder in sorted({folder for path in paths for folder, _ in _walk(Path(path).absolute())}):
         seed = folder.name.removeprefix("seed=")
+        if seed == folder.name or not seed.isdecimal() or len(folder.parts) <= 3:
+            continue
         begun = any((folder / name).exists() for name in ("metrics.csv", "status.json", "checkpoints"))
-        if seed.isdecimal() and len(folder.parts) > 3 and begun and not Run(folder).finished:
+        if begun and not Run(folder).finished:
             found[Run(folder)] = Place(folder.parts[-3], folder.parts[-2], int(seed))
     return found
 
@@ -330,6 +329,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], previous: 
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _walk(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The folder and all below it, and the files of each; one that vanishes meanwhile, as in a sweep, is left out."""
+    for folder, _, files in os.walk(path):
+        yield Path(folder), files
 
 
 _MISSING = object()

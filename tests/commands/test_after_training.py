@@ -240,25 +240,3 @@ def test_report_names_rows_and_labels_that_are_not_there(vac: Vac, trained: Path
     outcome = vac("report", str(trained), f"out={tmp_path}", "labels=[unicorn]")
     assert outcome.code == 2
     assert "circle" in outcome.err
-
-
-def test_report_does_not_take_other_runs_for_seeds(vac: Vac, trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained, tmp_path / "runs")
-    shutil.copytree(_run(trained).path, tmp_path / "runs" / "copy")
-    outcome = vac("report", str(tmp_path / "runs"))
-    assert outcome.code == 2
-    assert "two runs of one seed" in outcome.err
-    results = tmp_path / "runs" / "copy" / "results.json"
-    results.write_text(results.read_text().replace('"difficulty": 0.5', '"difficulty": 0.9'))
-    outcome = vac("report", str(tmp_path / "runs"))
-    assert outcome.code == 2
-    assert "differ by more than the seed" in outcome.err
-
-
-def test_report_does_not_mix_protocols(vac: Vac, trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained, tmp_path / "runs")
-    results = tmp_path / "runs" / "shapes" / "Tiny+f" / "seed=0" / "results.json"
-    results.write_text(results.read_text().replace('"protocol": "vac"', '"protocol": "srn"'))
-    outcome = vac("report", str(tmp_path / "runs"))
-    assert outcome.code == 2
-    assert "different protocols (srn, vac)" in outcome.err

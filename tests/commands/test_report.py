@@ -47,7 +47,8 @@ def test_words_out_of_range_get_one_line(vac: Vac, tmp_path: Path, words: str) -
     assert len(outcome.err.strip().splitlines()) == 1 and words.partition("=")[0] in outcome.err
 
 
-def test_watching_ends_when_no_row_is_missing(vac: Vac, tmp_path: Path) -> None:
+def test_watching_ends_when_no_row_is_missing(vac: Vac, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vac_lightning.commands.report._SECONDS", 0.1)
     rows = [Kind("Tiny", "none"), Kind("Tiny", "f", 0.0), Kind("Tiny", "f", 1.0)]
     names = ["Tiny", "Tiny+f", "Tiny+ACf_lambda=0.3"]
     for kind, name in zip(rows, names, strict=True):

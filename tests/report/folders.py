@@ -226,9 +226,8 @@ def _attention(kind: Kind, generator: np.random.Generator) -> dict[str, object]:
     after = {letter: {"relative": learned + generator.random() / 20, "mse": 0.01} for letter in "trsf"}
     localisation = {
         "pointing game": 70 + generator.random(),
-        "pointing game, chance": 21.0,
         "energy inside": 40 + generator.random(),
-        "energy inside, chance": 20.9,
+        "chance": 20.9,
     }
     return {
         "samples": 500,

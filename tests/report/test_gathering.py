@@ -80,7 +80,7 @@ def test_every_number_is_that_of_the_runs(tmp_path: Path) -> None:
     held = [json.loads((run.path / "attention.json").read_text()) for run in of_row]
     (attention,) = [each for each in contents.attention if each.row == "R50+ACt"]
     assert attention.after["t"] == pytest.approx(np.mean([each["after"]["t"]["relative"] for each in held]))
-    assert attention.localisation["pointing game, chance"] == 21
+    assert attention.localisation["chance"] == pytest.approx(20.9)
     curves = {(c.row, c.seed, c.name): c for c in contents.curves}
     assert curves["R50+ACt", 1, "train/loss_a/t"].values == tuple(
         values["train/loss_a/t"] for epoch, values in sorted(of_row[1].history().items()) if epoch < 3
@@ -144,6 +144,21 @@ def test_unfinished_runs_are_missing_rows_with_curves(tmp_path: Path) -> None:
     assert _row(contents.rows, "R50+ACs").state == "missing"
     assert ("R50+ACs", 2) in {(curve.row, curve.seed) for curve in contents.curves}
     assert "Not finished yet, and not in the table: 1 runs, of R50+ACs." in contents.notes
+
+
+def test_curves_of_unfinished_runs_are_of_the_row_that_the_table_names(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "table4", [Kind("R101", "none")], experiment="table4", row="ResNet101star", seeds=1)
+    (tmp_path / "table4" / "R101").rename(tmp_path / "table4" / "ResNet101star")
+    for place in ("table4/ResNet101star/seed=1", "mine/R50/seed=0"):
+        write_run(tmp_path / place, Kind("R101", "none"), finished=False)
+    contents = gather(find_runs([tmp_path]), "table4", unfinished=find_unfinished([tmp_path]), resamples=0)
+    assert {curve.row for curve in contents.curves} == {"ResNet101*", "R50 (mine)"}
+    assert {curve.row for curve in contents.curves} <= {row.name for row in contents.rows}
+
+
+def test_words_that_a_row_without_a_transform_has_no_use_for_are_no_difference(tmp_path: Path) -> None:
+    contents = gather(write_sweep(tmp_path, [Kind("R50", "none"), Kind("R50", "f")], seeds=1), resamples=0)
+    assert contents.differences["R50+ACf"] == ("lambda: (not set) -> 1.0", "transform: none -> f")
 
 
 def test_runs_that_make_no_table_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from sample_report import LABELS, ROWS, contents, large
 
 from vac_lightning.report.contents import Contents, Row
@@ -128,6 +129,7 @@ def test_localisation_and_cost_show_what_is_not_known(tmp_path: Path) -> None:
     assert grids["localisation"].head[1:3] == ("pointing game", "pointing game, chance")
 
 
+@pytest.mark.slow
 def test_a_page_of_200_runs_is_written_fast_and_small(tmp_path: Path) -> None:
     report = large()
     before = time.process_time()

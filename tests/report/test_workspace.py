@@ -115,6 +115,7 @@ def test_what_keeps_a_report_from_w_and_b_is_said(
         workspace.publish(contents, "us", "vac")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("titles", [[], ["another"], ["another", "table1"]])
 def test_a_report_of_the_same_title_is_renewed(
     contents: Contents, monkeypatch: pytest.MonkeyPatch, titles: list[str]

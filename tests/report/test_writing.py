@@ -67,7 +67,7 @@ def test_markdown_holds_ours_published_and_difference(tmp_path: Path) -> None:
     assert _cells(text, "Difference", "R50+ACf")[1] == f"{values.mean() - 86.3:+.1f}"
     assert "± " in _cells(text, "Last epoch", "R50+ACf")[2]
     (found,) = contents.comparisons
-    assert _cells(text, "Comparisons", "R50+ACf better than R50+f")[3] == markdown.p_value(found.p_value)
+    assert _cells(text, "Comparisons", "R50+ACf better than R50+f")[3] == table.p_value(found.p_value)
     assert "chosen on val/mAP of split 'val'" in text
     assert "vac report runs/table1" in text and "(figure5.png)" in text
 

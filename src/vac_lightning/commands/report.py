@@ -36,26 +36,35 @@ def report(config: DictConfig) -> None:
             raise ValueError("no runs given: vac report runs/shapes")
     if config.watch is False:
         with app.usage():
-            _build(config, find_unfinished(config.runs), any_finished=True)
+            _build(config, find_unfinished(config.runs), watched=False)
         return
     seconds = _SECONDS if config.watch is True else float(config.watch)
+    complete = False
     for unfinished in watching.changes(config.runs, seconds):
+        if unfinished is None:
+            if complete:  # and no job has begun since: between two jobs of a sweep a table can look complete
+                return
+            continue
         with app.usage():
-            contents = _build(config, unfinished, any_finished=False)
-        if contents is not None and watching.is_complete(contents, unfinished):
-            return
+            try:
+                contents = _build(config, unfinished, watched=True)
+            except FileNotFoundError:  # a run was set aside just now: the next look finds what there is
+                continue
+        complete = contents is not None and watching.is_complete(contents, unfinished)
 
 
-def _build(config: DictConfig, unfinished: Mapping[Run, Place], any_finished: bool) -> Contents | None:
-    """Gather, print and write. None where nothing has begun; unless a finished run is asked for.
+def _build(config: DictConfig, unfinished: Mapping[Run, Place], watched: bool) -> Contents | None:
+    """Gather, print and write. None where nothing has begun, which is an error unless the runs are watched.
 
     Raises:
-        FileNotFoundError: a path that does not exist, or one without any run.
+        FileNotFoundError: a path that does not exist, or one without any run; a file that is gone meanwhile.
     """
     from vac_lightning.report import latex, markdown, page, spreadsheet
     from vac_lightning.report.gathering import gather
 
-    runs = _finished(config.runs, unfinished, any_finished)
+    runs = _finished(config.runs, unfinished, watched)
+    # Some may have finished since they were looked for.
+    unfinished = {run: place for run, place in unfinished.items() if Run(run.path.resolve()) not in runs}
     if not runs and not unfinished:
         return None
     contents = gather(runs, config.table, unfinished=unfinished, resamples=config.resamples)
@@ -66,7 +75,7 @@ def _build(config: DictConfig, unfinished: Mapping[Run, Place], any_finished: bo
             console.print(_grid(contents, epoch))
     for note in contents.notes:
         console.print(shown(note), soft_wrap=True)
-    figure = _figure5(config, contents, out)
+    figure = _figure5(config, contents, out, watched)
     command = f"vac report {shlex.join(map(str, config.runs))}" + (f" table={config.table}" if config.table else "")
     texts: Mapping[str, Callable[[], str]] = {
         "report.md": lambda: markdown.document(contents, command, figure),
@@ -80,30 +89,32 @@ def _build(config: DictConfig, unfinished: Mapping[Run, Place], any_finished: bo
     page.write(contents, out / _PAGE)
     for name in [_PAGE, *texts, *([figure] if figure else [])]:
         console.print(f"{name + ':':<12} {shown(str(out / name))}", soft_wrap=True)
-    if config.wandb:
-        console.print(f"W&B:         {_published(contents)}", soft_wrap=True)
+    if config.wandb and (runs or not watched):
+        console.print(f"W&B:         {shown(_published(contents, watched))}", soft_wrap=True)
     return contents
 
 
-def _published(contents: Contents) -> str:
-    """Where in W&B the report now is."""
+def _published(contents: Contents, watched: bool) -> str:
+    """Where in W&B the report now is; of watched runs, what kept it from there this time."""
     from vac_lightning.report import workspace
 
     try:
         return workspace.publish(contents, *workspace.destination(contents))
     except ConnectionError as error:
+        if watched:
+            return f"{error}; tried again when runs have changed"
         raise app.RunError(str(error)) from error
 
 
-def _finished(paths: Sequence[str], unfinished: Mapping[Run, Place], any_finished: bool) -> list[Run]:
+def _finished(paths: Sequence[str], unfinished: Mapping[Run, Place], watched: bool) -> list[Run]:
     """All finished runs; a folder may have none where one has begun, or where it is watched and need not be there."""
     found: set[Run] = set()
     for path in paths:
         try:
-            found |= set(find_runs([path]))
+            found |= {Run(run.path.resolve()) for run in find_runs([path])}  # a run named twice is one
         except FileNotFoundError:
             begun = any(run.path.is_relative_to(Path(path).absolute()) for run in unfinished)
-            if any_finished and not begun:
+            if not watched and not begun:
                 raise
     return sorted(found, key=lambda run: run.path)
 
@@ -132,8 +143,11 @@ def _grid(contents: Contents, epoch: str) -> object:
     return grid
 
 
-def _figure5(config: DictConfig, contents: Contents, out: Path) -> str:
-    """Draw Figure 5 of the chosen rows, of each the first seed that kept heatmaps; the file's name, "" without any."""
+def _figure5(config: DictConfig, contents: Contents, out: Path, watched: bool) -> str:
+    """Draw Figure 5 of the chosen rows, of each the first seed that kept heatmaps; the file's name, "" without any.
+
+    Of watched runs a chosen row may be still to come.
+    """
     from vac_lightning.report.figures import figure5
 
     chosen = {
@@ -141,7 +155,8 @@ def _figure5(config: DictConfig, contents: Contents, out: Path) -> str:
         for row in contents.rows
         if any((run.heatmaps / "test.npz").is_file() for run in row.runs)
     }
-    names = list(config.rows or [*chosen][:4])
+    to_come = {row.name for row in contents.rows if not row.runs} if watched else set()
+    names = [name for name in config.rows or [*chosen][:4] if name not in to_come]
     if unknown := sorted(set(names) - set(chosen)):
         raise ValueError(f"rows={unknown}: these runs have the rows {', '.join(sorted(chosen)) or '(none)'}")
     if not names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["changes", "is_complete"]
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +16,13 @@ if TYPE_CHECKING:
     from vac_lightning.report.contents import Contents
 
 
-def changes(paths: Sequence[str], seconds: float) -> Iterator[Mapping[Run, Place]]:
-    """The unfinished runs, at once and then whenever a run's numbers have changed, looked for every so many seconds."""
+def changes(paths: Sequence[str], seconds: float) -> Iterator[Mapping[Run, Place] | None]:
+    """The unfinished runs, at once and then every so many seconds; None where no run's numbers have changed."""
     seen: object = None
     while True:
         now = _state(paths)
-        if now != seen:
-            seen = now
-            yield find_unfinished(paths)
+        yield None if now == seen else find_unfinished(paths)
+        seen = now
         time.sleep(seconds)
 
 
@@ -43,12 +43,16 @@ def is_complete(contents: Contents, unfinished: Mapping[Run, Place]) -> bool:
 def _state(paths: Sequence[str]) -> dict[Path, tuple[int, int]]:
     """What tells whether a run has come further: size and time of the files that a report reads."""
     found: dict[Path, tuple[int, int]] = {}
-    for path in map(Path, paths):
-        for name in ("results.json", "metrics.csv", "attention.json"):
-            for file in path.rglob(name):
+    for path in paths:
+        for folder, _, files in os.walk(path):
+            for name in _READ.intersection(files):
+                file = Path(folder, name)
                 try:
                     status = file.stat()
                 except FileNotFoundError:  # written anew, or set aside, just now
                     continue
                 found[file] = (status.st_mtime_ns, status.st_size)
     return found
+
+
+_READ = frozenset(("results.json", "metrics.csv", "attention.json"))

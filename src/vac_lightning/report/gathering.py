@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["gather"]
 
-import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -42,7 +41,7 @@ def gather(
     results = {run: read(run) for run in runs}
     folders = {result.experiment for result in results.values()} | {place.experiment for place in begun.values()}
     table = grouping.layout(folders, experiment)
-    rows = grouping.rows(grouping.group(list(results.values())), list(begun.values()), table)
+    rows, named = grouping.rows(grouping.group(list(results.values())), list(begun.values()), table)
     protocol = next((result.protocol for result in results.values()), "vac")
     compared, left_out = comparisons(rows, results, protocol, resamples)
     labels = tuple(dict.fromkeys(label for result in results.values() for label in result.labels))
@@ -53,7 +52,7 @@ def gather(
         rows=rows,
         notes=(*notes(rows, results, begun, compared, resamples), *left_out),
         comparisons=compared,
-        curves=_curves(rows, begun),
+        curves=_curves(rows, {run: (named[place.experiment, place.row], place.seed) for run, place in begun.items()}),
         lambdas=_lambdas(rows, results),
         labels=labels,
         label_ap={row.name: _label_ap(row, results, labels) for row in rows if row.runs},
@@ -65,10 +64,10 @@ def gather(
     )
 
 
-def _curves(rows: Sequence[Row], begun: Mapping[Run, Place]) -> tuple[Curve, ...]:
-    """Losses and validation metrics, of finished runs and then of those that are not."""
+def _curves(rows: Sequence[Row], begun: Mapping[Run, tuple[str, int]]) -> tuple[Curve, ...]:
+    """Losses and validation metrics, of finished runs and then of those that are not: begun, with row and seed."""
     named = [(row.name, seed, run) for row in rows for seed, run in zip(row.seeds, row.runs, strict=True)]
-    named += [(place.row, place.seed, run) for run, place in begun.items()]
+    named += [(row, seed, run) for run, (row, seed) in begun.items()]
     curves: list[Curve] = []
     for row, seed, run in named:
         points: dict[str, list[tuple[int, float]]] = {}
@@ -107,45 +106,40 @@ def _label_ap(row: Row, results: Mapping[Run, Result], labels: Sequence[str]) ->
 
 def _attention(row: Row) -> Attention | None:
     """The means over the seeds that have been measured; None where none has."""
-    measured = [held for run in row.runs if (held := _read_attention(run)) is not None]
-    if not measured:
-        return None
-
-    def errors(when: str) -> list[dict[str, Any]]:
-        return [
-            {letter: each.get("relative") for letter, each in held[when].items()} for held in measured if held.get(when)
-        ]
-
-    placed = [held["localisation"] for held in measured if held.get("localisation")]
-    return Attention(row.name, _means(errors("before")), _means(errors("after")), _means(placed))
+    measured = [held for run in row.runs if (held := _measured(run)) is not None]
+    return Attention(row.name, *map(_means, zip(*measured, strict=True))) if measured else None
 
 
-def _read_attention(run: Run) -> dict[str, Any] | None:
-    path = run.path / "attention.json"
-    if not path.is_file():
-        return None
+def _measured(run: Run) -> tuple[dict[str, float], ...] | None:
+    """The relative errors before and after training, and the localisation, of those that are defined."""
     try:
-        held = json.loads(path.read_text())
-        for when in ("before", "after"):
-            {letter: each.get("relative") for letter, each in (held.get(when) or {}).items()}
-        dict(held.get("localisation") or {})
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}): remove it to report without") from error
-    return dict(held)
+        if (held := run.attention()) is None:
+            return None
+        errors = ({letter: each["relative"] for letter, each in (held[when] or {}).items()} for when in _WHEN)
+        parts = [*errors, held["localisation"] or {}]
+        return tuple({name: float(value) for name, value in part.items() if value is not None} for part in parts)
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{run.path / 'attention.json'} is damaged ({error!r}): remove it to report without"
+        ) from error
 
 
-def _means(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for each in measured for name in each)
-    values = {name: [float(each[name]) for each in measured if each.get(name) is not None] for name in names}
-    return {name: float(np.mean(of_name)) for name, of_name in values.items() if of_name}
+    return {name: float(np.mean([each[name] for each in measured if name in each])) for name in names}
 
 
 def _differences(rows: Sequence[Row], results: Mapping[Run, Result]) -> dict[str, tuple[str, ...]]:
-    """Against the first row, without the seed, and without words inside another that repeat a word of the top."""
+    """Against the first finished row, without the seed, without words inside another that repeat a word of the top.
+
+    And without those that a row without a transform has as well, and has no use for.
+    """
     configs = {row.name: {**results[row.runs[0]].config, "seed": None} for row in rows if row.runs}
     made: dict[str, tuple[str, ...]] = {}
     for name, config in configs.items():
-        changed = [each.partition(": ") for each in config_difference(next(iter(configs.values())), config)]
+        first = next(iter(configs.values()))
+        changed = [each.partition(": ") for each in config_difference(first, config)]
+        changed = [each for each in changed if each[0] == "lambda" or not _unused(each[0], first, config)]
         top = {(word, change) for word, _, change in changed if "." not in word}
         made[name] = tuple(
             f"{word}: {change}"
@@ -153,6 +147,17 @@ def _differences(rows: Sequence[Row], results: Mapping[Run, Result]) -> dict[str
             if "." not in word or (word.rpartition(".")[2], change) not in top
         )
     return made
+
+
+def _unused(word: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a word, such as pair_weights.large, is the same in both, so that one of them only leaves it out."""
+    values: list[Any] = []
+    for config in (one, other):
+        value: Any = config
+        for part in word.split("."):
+            value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+        values.append(value)
+    return values[0] is not _ABSENT and values[0] == values[1]
 
 
 def _cost(row: Row, results: Sequence[Result]) -> Cost:
@@ -175,4 +180,6 @@ def _versions(results: Iterable[Result]) -> dict[str, str]:
     return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
 
 
+_ABSENT = object()
+_WHEN = ("before", "after")
 _VALIDATED = frozenset(f"val/{name}" for name in SUMMARY)

@@ -69,18 +69,22 @@ def columns(table: Experiment | None) -> tuple[str, ...]:
     return (*SUMMARY, *(TOP3 if published & {*TOP3} else ()))
 
 
-def rows(grouped: Group, begun: Sequence[Place], table: Experiment | None) -> tuple[Row, ...]:
+def rows(
+    grouped: Group, begun: Sequence[Place], table: Experiment | None
+) -> tuple[tuple[Row, ...], Mapping[tuple[str, str], str]]:
     """The rows of the table, finished, missing or published by others, then all others that there are runs of.
 
     In the order published; others, and those of a table without published numbers, as in the paper: plain,
     augmentation, consistency.
 
     begun: where unfinished runs lie.
+    Returns the rows, and (experiment, row) -> the name of the row that runs of it are in.
     """
     left = dict(grouped)
     folders = {experiment for experiment, _ in grouped} | {place.experiment for place in begun}
     names = columns(table)
     listed: list[Row] = []
+    named: dict[tuple[str, str], str] = {}
     waiting = {(place.experiment, place.row) for place in begun}
     for method, wanted, published in _entries(table) if table is not None else ():
         if wanted is None:
@@ -90,15 +94,17 @@ def rows(grouped: Group, begun: Sequence[Place], table: Experiment | None) -> tu
         places += [(folder, wanted.name) for folder in folders if len(folders) == 1]
         found = next((left.pop(place) for place in places if place in left), ())
         waiting -= {*places}
+        named |= dict.fromkeys(places, method)
         listed.append(_row(method, found, published, names))
     taken = {row.name for row in listed}
     others: list[Row] = []
     for experiment, name in [*left, *sorted(waiting - {*left})]:
         title = f"{name} ({experiment})" if len(folders) > 1 or name in taken else name
+        named[experiment, name] = title
         others.append(_row(title, left.get((experiment, name), ()), {}, names))
     if table is None or not table.published:
-        return tuple(sorted([*listed, *others], key=lambda row: _order(row.name)))
-    return (*listed, *sorted(others, key=lambda row: _order(row.name)))
+        return tuple(sorted([*listed, *others], key=lambda row: _order(row.name))), named
+    return (*listed, *sorted(others, key=lambda row: _order(row.name))), named
 
 
 def _entries(table: Experiment) -> list[tuple[str, ExperimentRow | None, Mapping[str, float]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["document", "p_value", "results_table"]
+__all__ = ["document"]
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,8 +15,8 @@ def document(contents: Contents, command: str = "", figure: str = "") -> str:
     """The whole report. command: that made it. figure: the file name of Figure 5, where there is one."""
     published = [row for row in contents.rows if row.published]
     sections = [
-        (f"{contents.title}: best epoch", results_table(contents, "best")),
-        ("Last epoch", results_table(contents, "last")),
+        (f"{contents.title}: best epoch", _results(contents, "best")),
+        ("Last epoch", _results(contents, "last")),
         ("As published", _published(contents, published)),
         ("Difference from published, in points", _differences(contents, published)),
         ("Comparisons", _comparisons(contents)),
@@ -25,7 +25,7 @@ def document(contents: Contents, command: str = "", figure: str = "") -> str:
         ("Heatmaps against masks, in percent", _localisation(contents)),
         ("AP by label", _labels(contents)),
         ("Figure 5", f"![Heatmaps of one label on the mirrored, the original and the smaller image]({figure})\n"),
-        ("Configuration against the first row", _configurations(contents)),
+        (f"Configuration against {next(iter(contents.differences), '')}", _configurations(contents)),
         ("Cost", _costs(contents)),
         ("Notes", _listed(contents.notes)),
         ("Made with", _made_with(contents, command)),
@@ -37,7 +37,7 @@ def document(contents: Contents, command: str = "", figure: str = "") -> str:
     return "\n".join([heading, *shown_sections])
 
 
-def results_table(contents: Contents, epoch: str) -> str:
+def _results(contents: Contents, epoch: str) -> str:
     """Our numbers, the best of a column in bold and the second underlined; of mAP also the published ones."""
     metrics = [m for m in contents.metrics if epoch == "best" or not m.startswith("top3_")]
     beside = epoch == "best" and any("mAP" in row.published for row in contents.rows)
@@ -57,11 +57,6 @@ def results_table(contents: Contents, epoch: str) -> str:
                 cells.append(table.signed(table.difference(row, epoch, "mAP")))
         lines.append(cells)
     return _grid(names, lines)
-
-
-def p_value(value: float) -> str:
-    """A p-value as it is read: three places, and never 0."""
-    return "n/a" if value != value else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _published(contents: Contents, rows: Sequence[Row]) -> str:
@@ -88,9 +83,9 @@ def _comparisons(contents: Contents) -> str:
     lines = [
         [
             f"{as_text(each.row)} better than {as_text(each.baseline)}",
-            f"{each.difference:+.2f}".replace("-", "−"),
-            f"{each.low:+.2f} to {each.high:+.2f}".replace("-", "−"),
-            p_value(each.p_value),
+            table.signed(each.difference, 2),
+            f"{table.signed(each.low, 2)} to {table.signed(each.high, 2)}",
+            table.p_value(each.p_value),
             f"{each.seeds_better} of {len(each.seeds)}",
             str(each.samples),
         ]

@@ -60,11 +60,11 @@ def notes(
     without = _without_positives(everything)
     if without:
         said.append(f"Left out of mAP, as the test split has no positive sample of it: {', '.join(without)}.")
-    if len({result.data for result in everything}) > 1:
+    if len({result.data for result in everything if result.data}) > 1:
         said.append("The runs were tested on different data.")
-    if len({tuple(sorted(result.versions.items())) for result in everything}) > 1:
+    if len({tuple(sorted(result.versions.items())) for result in everything if result.versions}) > 1:
         said.append("The runs were made with different versions of packages.")
-    devices = sorted({result.device for result in everything})
+    devices = sorted({result.device for result in everything if result.device})
     if len(devices) > 1:
         said.append(f"The runs were made on different devices: {', '.join(devices)}.")
     if compared:

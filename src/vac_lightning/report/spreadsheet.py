@@ -15,7 +15,7 @@ from vac_lightning.report.contents import EPOCHS, Contents
 
 
 def metrics(contents: Contents) -> str:
-    """A line a row, epoch and metric, in percent and unrounded; of a row without runs what is published of it."""
+    """A line a row, epoch and metric, in percent to six digits; of a row without runs what is published of it."""
     lines: list[Sequence[object]] = []
     for row in contents.rows:
         for epoch in EPOCHS if row.runs else ("best",):

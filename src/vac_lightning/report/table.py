@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Summary", "as_text", "cell", "difference", "means", "plain", "ranks", "signed", "summary"]
+__all__ = ["Summary", "as_text", "cell", "difference", "means", "p_value", "plain", "ranks", "signed", "summary"]
 
 import re
 from collections.abc import Mapping, Sequence
@@ -48,9 +48,17 @@ def plain(value: float | None) -> str:
     return "" if value is None or np.isnan(value) else f"{value:.1f}"
 
 
-def signed(value: float | None) -> str:
-    """A difference in points, with its sign."""
-    return "" if value is None or np.isnan(value) else f"{value:+.1f}".replace("-", "−")
+def signed(value: float | None, digits: int = 1) -> str:
+    """A difference in points, with its sign where it does not round to 0; "" of none."""
+    if value is None or np.isnan(value):
+        return "" if value is None else "n/a"
+    text = f"{value:+.{digits}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
+
+
+def p_value(value: float) -> str:
+    """A p-value as it is read: three places, and never 0."""
+    return "n/a" if np.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def means(rows: Sequence[Row], epoch: str, metric: str) -> dict[str, float]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 __all__ = ["definition", "destination", "publish", "view"]
 
 import colorsys
-from collections.abc import Sequence
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from vac_lightning import account
 from vac_lightning.report.contents import Contents, Row
-from vac_lightning.report.table import as_text
+from vac_lightning.report.table import as_text, cell, plain
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import Report
@@ -224,14 +222,10 @@ def _markdown(contents: Contents) -> str:
     lines = [f"- {as_text(note)}" for note in contents.notes]
     lines += ["", "| row | published mAP | best epoch | last epoch | seeds |", "|---|---:|---:|---:|---:|"]
     for row in contents.rows:
-        published = f"{row.published['mAP']:.1f}" if "mAP" in row.published else ""
-        cells = [as_text(row.name), published, *(_mean(row, epoch) for epoch in ("best", "last"))]
+        cells = [as_text(row.name), plain(row.published.get("mAP")), *(_mean(row, epoch) for epoch in ("best", "last"))]
         lines.append("| " + " | ".join([*cells, ", ".join(map(str, row.seeds))]) + " |")
     return "\n".join(lines).strip() + "\n"
 
 
 def _mean(row: Row, epoch: str) -> str:
-    values: Sequence[float] = row.metrics.get(epoch, {}).get("mAP", ())
-    if not values:
-        return "missing" if row.state == "missing" else ""
-    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+    return "missing" if row.state == "missing" else cell(row.metrics.get(epoch, {}).get("mAP", ()))

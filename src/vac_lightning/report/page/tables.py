@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vac_lightning.report.contents import EPOCHS, Attention, Contents, Row
+from vac_lightning.report.table import cell, p_value, plain, signed, summary
 
 MISSING = "–"
 
@@ -86,22 +87,14 @@ def others(contents: Contents) -> dict[str, Table]:
     }
 
 
-def spread(values: Sequence[float]) -> str:
-    """The mean over seeds, with the standard deviation where there are several; n/a where one is undefined."""
-    mean = _mean(values)
-    if mean is None:
-        return "n/a" if values else ""
-    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ± {np.std(values, ddof=1):.1f}"
-
-
 def _cell(row: Row, epoch: str, metric: str, rank: str, paper_rank: str) -> Cell:
     values = row.metrics.get(epoch, {}).get(metric, ())
     mean, paper = _mean(values), row.published.get(metric)
     both = mean is not None and paper is not None
     return Cell(
-        ours=spread(values),
-        paper="" if paper is None else f"{paper:.1f}",
-        difference=_signed(mean - paper) if both else "",  # type: ignore[operator]
+        ours=cell(values),
+        paper=plain(paper),
+        difference=signed(mean - paper) if both else "",  # type: ignore[operator]
         rank=rank,
         paper_rank=paper_rank,
         order=paper if mean is None else mean,
@@ -121,9 +114,9 @@ def _comparisons(contents: Contents) -> Table:
         (
             c.row,
             c.baseline,
-            _signed(c.difference),
-            f"{_signed(c.low)} to {_signed(c.high)}" if np.isfinite([c.low, c.high]).all() else "n/a",
-            _p(c.p_value),
+            signed(c.difference, 2),
+            f"{signed(c.low, 2)} to {signed(c.high, 2)}" if np.isfinite([c.low, c.high]).all() else "n/a",
+            p_value(c.p_value),
             f"{c.seeds_better} of {len(c.seeds)} seeds",
             f"{c.samples:,}",
         )
@@ -137,14 +130,14 @@ def _lambdas(contents: Contents) -> Table:
     lines = []
     for series in contents.lambdas:
         at = dict(zip(series.lambdas, series.mAP, strict=True))
-        lines.append((series.name, *(spread(at[x]) if x in at else MISSING for x in every)))
+        lines.append((series.name, *(cell(at[x]) if x in at else MISSING for x in every)))
     return Table(("rows", *(f"λ = {x:g}" for x in every)), tuple(lines), (False, *[True] * len(every)))
 
 
 def _labels(contents: Contents) -> Table:
     rows = [row.name for row in contents.rows if contents.label_ap.get(row.name)]
     lines = tuple(
-        (label, *(spread(contents.label_ap[name].get(label, ())) or MISSING for name in rows))
+        (label, *(cell(contents.label_ap[name].get(label, ())) or MISSING for name in rows))
         for label in contents.labels
     )
     return Table(("label", *rows), lines if rows else (), (False, *[True] * len(rows)))
@@ -186,22 +179,9 @@ def _costs(contents: Contents) -> Table:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if len(values) and np.isfinite(values).all() else None
-
-
-def _signed(value: float) -> str:
-    """With its sign, as typeset: +0.3, −0.3, and 0.0 without one."""
-    if not np.isfinite(value):
-        return "n/a"
-    text = f"{value:+.1f}".replace("-", "−")
-    return text[1:] if text[1:] == "0.0" else text
+    mean = summary(values).mean
+    return None if np.isnan(mean) else mean
 
 
 def _number(value: float | None, digits: int) -> str:
     return MISSING if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _p(value: float) -> str:
-    if not np.isfinite(value):
-        return "n/a"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
