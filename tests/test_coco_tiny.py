@@ -24,7 +24,7 @@ def test_training_overfits_80_photographs(vac: Vac, coco_tiny: Path, tmp_path: P
         f"data.cache_dir={tmp_path / 'kept'}",
         "recipe=shapes",
         "backbone=tiny",
-        "image_size=96",
+        "image_size=64",
         "transform=f",
         "lambda=0.1",
         "batch_size=16",

@@ -86,7 +86,6 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         (1, 0, 3, ()),
         (1, 2, 3, ()),
         (2, 0, 3, ()),
-        (2, 1, 2, ()),
         (1, 0, 2, ("trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=5")),
     ],
 )
@@ -117,8 +116,7 @@ def test_killed_at_random_moments_a_run_goes_on_exactly(
     [
         (1, 0, signal.SIGTERM, False, 143),
         (1, 2, signal.SIGINT, True, 130),
-        (2, 1, signal.SIGTERM, True, 143),
-        (2, 0, signal.SIGTERM, False, 143),
+        (2, 1, signal.SIGTERM, False, 143),
     ],
 )
 def test_a_signal_saves_ends_in_time_with_its_code_and_the_run_goes_on_exactly(

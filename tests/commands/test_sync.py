@@ -40,7 +40,9 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _read_anew() -> Iterator[None]:
-    """W&B reads its environment once a process."""
+    """W&B reads its environment once a process, and other tests have had it read another."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
     yield
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()

@@ -20,6 +20,7 @@ from pathlib import Path
 
 PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 PACKAGES = ("slurm-wlm", "munge")
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])  # where Debian puts daemons
 
 CONFIGURATION = """\
 ClusterName=vac
@@ -87,7 +88,7 @@ def cluster(cpus: int) -> Iterator[dict[str, str]]:
                 slurmd_port=_free_port(),
             )
         )
-        environment = {**os.environ, "SLURM_CONF": str(configuration)}
+        environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(configuration)}
         key = folder / "munge.key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(128))
@@ -128,7 +129,7 @@ def _install() -> None:
     """Install Debian's packages where this is Debian and root."""
     if os.name != "posix" or os.geteuid() != 0:
         raise UnavailableError("the daemons of SLURM need root")
-    if all(map(shutil.which, PROGRAMS)):
+    if all(shutil.which(program, path=PATH) for program in PROGRAMS):
         return
     if shutil.which("apt-get") is None:
         raise UnavailableError(f"SLURM is not installed, nor is there apt-get to install {' and '.join(PACKAGES)}")
@@ -139,7 +140,7 @@ def _install() -> None:
             subprocess.run(command, env=environment, capture_output=True, timeout=180, check=False)
         except subprocess.TimeoutExpired:
             break
-        if all(map(shutil.which, PROGRAMS)):
+        if all(shutil.which(program, path=PATH) for program in PROGRAMS):
             return
     raise UnavailableError(f"apt-get could not install {' and '.join(PACKAGES)}")
 
