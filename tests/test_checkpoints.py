@@ -72,6 +72,7 @@ def test_the_best_checkpoint_is_that_of_the_highest_value(smoke: Smoke, written:
     assert read_checkpoint(run.checkpoints / "last.ckpt")["epoch"] == 3
 
 
+@pytest.mark.slow
 def test_without_validation_the_last_epoch_stands_for_the_best(smoke: Smoke, tmp_path: Path) -> None:
     assert smoke("transform=none", "trainer.check_val_every_n_epoch=5").code == 0
     (run,) = find_runs([tmp_path / "runs"])

@@ -18,6 +18,8 @@ from vac_lightning import cli
 from vac_lightning.metrics import PROTOCOLS, SUMMARY, evaluate
 from vac_lightning.runs import Run, find_runs
 
+pytestmark = pytest.mark.slow  # all of them look at runs that were trained
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -77,7 +79,6 @@ def test_evaluate_tabulates_all_protocols(vac: Vac, trained: Path, source: str, 
         assert _row(outcome, protocol) == _cells(values)
 
 
-@pytest.mark.slow
 def test_a_run_is_trained_and_evaluated_by_its_own_protocol(vac: Vac, tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     assert vac("train", *SMOKE, f"run_dir={run.path}", "transform=none", "protocol=srn").code == 0
@@ -177,7 +178,6 @@ def test_results_that_do_not_fit_the_predictions_get_one_line(vac: Vac, kept: Ru
     assert len(outcome.err.strip().splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_evaluating_predictions_starts_no_trainer(kept: Run) -> None:
     program = (
         "import sys; from vac_lightning.cli import main; sys.argv = ['vac', 'evaluate', sys.argv[1]];"
@@ -212,7 +212,6 @@ def test_predict_prints_labels_and_draws_overlays(vac: Vac, trained: Path, tmp_p
     assert all(min(cv2.imread(str(picture)).shape[:2]) > 100 for picture in pictures)
 
 
-@pytest.mark.slow
 def test_report_tabulates_means_over_seeds_and_draws_figure_5(vac: Vac, trained: Path, tmp_path: Path) -> None:
     outcome = vac("report", str(trained), f"out={tmp_path}")
     assert outcome.code == 0, outcome.err

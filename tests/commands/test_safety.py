@@ -477,6 +477,7 @@ def test_a_name_that_could_leave_its_folder_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_experiment_may_nest_and_the_slash_of_a_model_makes_no_folder(smoke: Smoke, tmp_path: Path) -> None:
     given = ("backbone_name='hf-hub:timm/resnet18'", "variant=../../x", "transform=none", "trainer.max_epochs=1")
     outcome = smoke("experiment=first/second", *given)
@@ -667,6 +668,7 @@ def test_no_credential_is_in_anything_a_run_leaves(
 # The processes that Lightning starts read the run's own configuration, and pass the same checks.
 
 
+@pytest.mark.slow
 def test_the_options_of_a_further_process_are_read_as_they_stand(smoke: Smoke, tmp_path: Path) -> None:
     """A run folder with two equals signs, such as Tiny+ACf_lambda=0.3/seed=0, is a path and no override."""
     assert smoke("transform=f", "lambda=0.3", "trainer.max_epochs=1").code == 0

@@ -64,6 +64,7 @@ def test_a_run_leaves_one_self_describing_folder(smoke: Smoke, tmp_path: Path) -
     assert 0 < attention["localisation"]["chance"] < 50
 
 
+@pytest.mark.slow
 def test_results_come_last_so_a_run_that_breaks_has_none(
     smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_where_data_and_what_is_kept_lie_is_the_same_from_any_folder(tmp_path: P
     assert placed == {"root": str(tmp_path / "mine"), "table": "labels.csv", "cache_dir": None}
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_kept_and_another_configuration_is_refused(smoke: Smoke, tmp_path: Path) -> None:
     smoke("transform=none")
     path = tmp_path / "runs" / "shapes" / "Tiny" / "seed=0" / "results.json"
@@ -127,6 +129,7 @@ def test_a_finished_run_is_not_set_aside_for_words_that_cannot_be_used(smoke: Sm
         assert (run / ".hydra" / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_the_last_epoch_validated_or_not(smoke: Smoke, tmp_path: Path) -> None:
     assert smoke("transform=none", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2").code == 0
     metrics = find_runs([tmp_path / "runs"])[0].results()["metrics"]
