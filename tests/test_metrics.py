@@ -22,7 +22,8 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 
-from vac_lightning.metrics import PROTOCOLS, SUMMARY, MultilabelEvaluation, average_precision, evaluate
+from vac_lightning.evaluation import MultilabelEvaluation
+from vac_lightning.metrics import PROTOCOLS, SUMMARY, average_precision, evaluate
 
 
 def case(seed: int = 0, n: int = 40, labels: int = 6) -> tuple[np.ndarray, np.ndarray]:

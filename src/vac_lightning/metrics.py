@@ -1,4 +1,4 @@
-"""Multi-label metrics: the pure `evaluate`, and the torchmetrics.Metric that accumulates for it."""
+"""Multi-label metrics: the pure `evaluate`, with the protocols that codebases follow."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ __all__ = [
     "PROTOCOLS",
     "RULES",
     "SUMMARY",
-    "MultilabelEvaluation",
     "Rules",
     "average_precision",
     "decisions",
     "evaluate",
+    "known_protocol",
 ]
 
 import math
@@ -21,8 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 Array = Tensor | np.ndarray
 
@@ -97,7 +95,7 @@ def evaluate(
         ValueError: shapes that do not agree, an empty set, a target outside {1, 0, -1}, a score that is not finite,
             an unknown protocol, a top_k outside 1 to L, or a threshold that is NaN.
     """
-    rules = RULES[_known(protocol)]
+    rules = RULES[known_protocol(protocol)]
     scores, labels = _checked(logits, targets)
     above = decisions(scores, None, threshold)
     predicted = above if top_k is None else decisions(scores, top_k)
@@ -168,54 +166,14 @@ def decisions(logits: np.ndarray, top_k: int | None = None, threshold: float = 0
     return predicted
 
 
-class MultilabelEvaluation(Metric):
-    """Collects a whole split's logits and targets, over all processes, and evaluates them at once.
-
-    Samples are put back in the order of the split by their index, and one that a distributed sampler repeated
-    counts once, so that the result does not depend on the number of processes.
-    """
-
-    full_state_update = False
-    index: list[Tensor]
-    logits: list[Tensor]
-    targets: list[Tensor]
-
-    def __init__(self, protocol: str = "vac", top_k: int | None = None) -> None:
-        super().__init__()
-        self.protocol = _known(protocol)
-        self.top_k = top_k
-        for state in ("index", "logits", "targets"):
-            self.add_state(state, default=[], dist_reduce_fx="cat")
-
-    def update(self, index: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """index int64 (B,), logits (B, L), targets int8 (B, L)."""
-        self.index.append(index)
-        self.logits.append(logits.float())
-        self.targets.append(targets)
-
-    def compute(self) -> dict[str, float]:
-        _, logits, targets = self.predictions()
-        return evaluate(logits, targets, self.protocol, self.top_k)
-
-    def predictions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """index int64 (N,), logits float32 (N, L), targets int8 (N, L) in split order.
-
-        Of all processes when called from `compute`, or after it while the states are synchronised.
-        """
-        index, logits, targets = (
-            dim_zero_cat(state).cpu().numpy() for state in (self.index, self.logits, self.targets)
-        )
-        unique, first = np.unique(index, return_index=True)
-        return unique, logits[first], targets[first]
-
-
-_ROWS = 4096  # samples ranked at once: 64-bit positions of all would need several times the scores' memory
-
-
-def _known(protocol: str) -> str:
+def known_protocol(protocol: str) -> str:
+    """The protocol, where it is one. Raises ValueError where it is not."""
     if protocol not in RULES:
         raise ValueError(f"protocol={protocol!r}: expected one of {', '.join(PROTOCOLS)}")
     return protocol
+
+
+_ROWS = 4096  # samples ranked at once: 64-bit positions of all would need several times the scores' memory
 
 
 def _checked(logits: Array, targets: Array) -> tuple[np.ndarray, np.ndarray]:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vac_lightning.data.base import FILLER, Batch
+from vac_lightning.evaluation import MultilabelEvaluation
 from vac_lightning.losses import weighted_bce
-from vac_lightning.metrics import SUMMARY, MultilabelEvaluation
+from vac_lightning.metrics import SUMMARY
 from vac_lightning.transforms import Scale
 from vac_lightning.views import ViewPlan, Views
 

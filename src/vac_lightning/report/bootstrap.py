@@ -155,4 +155,4 @@ def _step_sums(samples: Tensor, first: Tensor, weights: Tensor) -> Tensor:
     return embedding_bag(samples, weights, first, mode="sum")
 
 
-_BLOCK = 1 << 19  # weights at once: 2 MiB
+_BLOCK = 1 << 20  # weights at once: 4 MiB
