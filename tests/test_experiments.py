@@ -12,8 +12,8 @@ from vac_lightning import experiments
 from vac_lightning.commands.composition import composer
 from vac_lightning.commands.finished import plain_words
 from vac_lightning.commands.words import as_text
+from vac_lightning.configurations import config_hash
 from vac_lightning.experiments import Experiment
-from vac_lightning.runs import config_hash
 
 BACKBONES = {"R50": "resnet50", "R101": "resnet101", "ResNet101": "resnet101", "ResNet101star": "resnet101"}
 # image, small copy, batch, epochs, short batch dropped, epochs to a step, its factor: as in the paper and its code

@@ -8,17 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vac_lightning.runs import (
-    Run,
-    config_difference,
-    config_hash,
-    find_runs,
-    read_predictions,
-    row_name,
-    run_dir,
-    versions,
-    write_atomically,
-)
+from vac_lightning.configurations import config_difference, config_hash
+from vac_lightning.runs import Run, find_runs, read_predictions, row_name, run_dir, versions, write_atomically
 
 CONFIG = {
     "lambda": 1.0,

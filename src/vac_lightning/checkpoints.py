@@ -19,8 +19,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from vac_lightning.configurations import config_difference
 from vac_lightning.history import MetricsFile
-from vac_lightning.runs import Run, config_difference, write_atomically
+from vac_lightning.runs import Run, write_atomically
 from vac_lightning.signals import Stopped, stop_requests
 
 log = logging.getLogger(__name__)

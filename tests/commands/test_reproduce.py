@@ -23,7 +23,8 @@ from vac_lightning.commands.failures import recorded
 from vac_lightning.commands.overview import JobState, job_state, lines, seconds_left, summary
 from vac_lightning.commands.planning import Job, Plan, read_plan
 from vac_lightning.commands.reproduce import _parted, _with_data_compared
-from vac_lightning.runs import Run, config_hash
+from vac_lightning.configurations import config_hash
+from vac_lightning.runs import Run
 from vac_lightning.status import StatusFile
 
 PROGRAM = "import sys; from vac_lightning.cli import main; sys.exit(main())"

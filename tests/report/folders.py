@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vac_lightning.configurations import config_hash
 from vac_lightning.metrics import SUMMARY, evaluate
 from vac_lightning.report.figures import heatmap_panels
-from vac_lightning.runs import Run, config_hash, row_name
+from vac_lightning.runs import Run, row_name
 
 LABELS = (
     *("Male", "longHair", "sunglass", "Hat", "T-shirt", "longSleeve", "formal"),

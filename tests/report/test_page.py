@@ -42,15 +42,15 @@ def test_cells_hold_mean_deviation_difference_and_rank() -> None:
     assert [cell.ours for cell in cells] == ["81.0 ± 1.4", "83.0", ""]
     assert [cell.paper for cell in cells] == ["81.4", "", "85.0"]
     assert [cell.difference for cell in cells] == ["−0.4", "", ""]
-    assert [cell.rank for cell in cells] == ["second", "first", ""]
-    assert [cell.paper_rank for cell in cells] == ["second", "", "first"]
+    assert [cell.rank for cell in cells] == ["second", "best", ""]
+    assert [cell.paper_rank for cell in cells] == ["second", "", "best"]
     assert [cell.order for cell in cells] == [81.0, 83.0, 85.0]
 
 
 def test_equal_numbers_share_a_rank_and_unequal_ones_do_not() -> None:
     lines = results(report(row("a", 80.04), row("b", 80.04), row("c", 80.01)))
-    assert [line.cells[0]["best"].rank for line in lines] == ["first", "first", "second"]
-    assert [line.cells[0]["last"].rank for line in lines] == ["first"] * 3
+    assert [line.cells[0]["best"].rank for line in lines] == ["best", "best", "second"]
+    assert [line.cells[0]["last"].rank for line in lines] == ["best"] * 3
 
 
 def test_an_undefined_metric_is_named_and_wins_nothing() -> None:

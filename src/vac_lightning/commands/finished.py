@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vac_lightning.commands import app
-from vac_lightning.runs import Run, config_difference, config_hash
+from vac_lightning.configurations import config_difference, config_hash
+from vac_lightning.runs import Run
 
 log = logging.getLogger(__name__)
 

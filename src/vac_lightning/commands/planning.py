@@ -17,8 +17,9 @@ from vac_lightning.commands import words
 from vac_lightning.commands.app import UsageError
 from vac_lightning.commands.composition import composer
 from vac_lightning.commands.finished import plain_words
+from vac_lightning.configurations import config_hash
 from vac_lightning.experiments import Experiment, ExperimentRow
-from vac_lightning.runs import Run, config_hash, write_atomically
+from vac_lightning.runs import Run, write_atomically
 
 LAUNCHERS = {"local": "basic", "joblib": "joblib", "slurm": "submitit_slurm", "ray": "ray"}
 """Our names of Hydra's launchers."""

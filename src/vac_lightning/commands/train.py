@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from vac_lightning.commands import app, credentials
 from vac_lightning.commands.finished import already_done, plain_words
 from vac_lightning.commands.targets import instantiate
-from vac_lightning.runs import Run, config_hash, versions
+from vac_lightning.configurations import config_hash
+from vac_lightning.runs import Run, versions
 from vac_lightning.signals import Stopped
 from vac_lightning.status import StatusFile
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from vac_lightning.configurations import config_hash
 from vac_lightning.report import bootstrap
 from vac_lightning.report.contents import Comparison, Row
 from vac_lightning.report.results import Result
-from vac_lightning.runs import Run, config_hash
+from vac_lightning.runs import Run
 
 WORK = 20_000_000_000
 """Resampled scores that one report computes at most, runs x samples x labels x resamples: seconds, not minutes."""

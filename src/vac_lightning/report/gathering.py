@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from vac_lightning.configurations import config_difference, config_hash
 from vac_lightning.metrics import SUMMARY
 from vac_lightning.report import grouping
 from vac_lightning.report.comparing import comparisons
 from vac_lightning.report.contents import Attention, Contents, Cost, Curve, LambdaSeries, Row
 from vac_lightning.report.notes import notes
 from vac_lightning.report.results import Result, read
-from vac_lightning.runs import Place, Run, config_difference, config_hash, row_name
+from vac_lightning.runs import Place, Run, row_name
 
 
 def gather(

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vac_lightning import experiments
+from vac_lightning.configurations import config_hash
 from vac_lightning.experiments import Experiment, ExperimentRow
 from vac_lightning.metrics import SUMMARY, evaluate
 from vac_lightning.report.contents import EPOCHS, Row
 from vac_lightning.report.results import Result
-from vac_lightning.runs import Place, config_hash
+from vac_lightning.runs import Place
 
 Group = Mapping[tuple[str, str], Sequence[Result]]
 """(experiment, row) -> its runs, by seed."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vac_lightning.report.contents import EPOCHS, Attention, Contents, Row
-from vac_lightning.report.table import cell, p_value, plain, signed, summary
+from vac_lightning.report.table import cell, p_value, plain, ranks, signed, summary
 
 MISSING = "–"
 
@@ -20,7 +20,7 @@ class Cell:
     """One row's metric at the best or last epoch.
 
     ours: mean ± standard deviation over seeds, "" without runs. paper: as published. difference: ours - the paper's.
-    rank, paper_rank: "first", "second" or "", ours among ours and the paper's among the paper's.
+    rank, paper_rank: "best", "second" or "", ours among ours and the paper's among the paper's.
     order: what the column is sorted by: ours, else the paper's; None comes last.
     """
 
@@ -55,22 +55,25 @@ class Table:
 
 def results(contents: Contents) -> list[Line]:
     """The table of results, a line a row of the report."""
-    ranks = {
-        (epoch, metric): _ranks([_mean(row.metrics.get(epoch, {}).get(metric, ())) for row in contents.rows])
-        for epoch in EPOCHS
-        for metric in contents.metrics
+    ours = {(epoch, metric): ranks(_means(contents, epoch, metric)) for epoch in EPOCHS for metric in contents.metrics}
+    published = {
+        m: ranks({r.name: r.published[m] for r in contents.rows if m in r.published}) for m in contents.metrics
     }
-    published = {m: _ranks([row.published.get(m) for row in contents.rows]) for m in contents.metrics}
     return [
         Line(
             row,
             {epoch: ", ".join(map(str, row.epochs.get(epoch, ()))) for epoch in EPOCHS},
             tuple(
-                {epoch: _cell(row, epoch, metric, ranks[epoch, metric][i], published[metric][i]) for epoch in EPOCHS}
+                {
+                    epoch: _cell(
+                        row, epoch, metric, ours[epoch, metric].get(row.name, ""), published[metric].get(row.name, "")
+                    )
+                    for epoch in EPOCHS
+                }
                 for metric in contents.metrics
             ),
         )
-        for i, row in enumerate(contents.rows)
+        for row in contents.rows
     ]
 
 
@@ -99,13 +102,6 @@ def _cell(row: Row, epoch: str, metric: str, rank: str, paper_rank: str) -> Cell
         paper_rank=paper_rank,
         order=paper if mean is None else mean,
     )
-
-
-def _ranks(values: Sequence[float | None]) -> list[str]:
-    """ "first" and "second" by the unrounded values; equal ones share a rank."""
-    places = sorted({value for value in values if value is not None}, reverse=True)
-    names = dict(zip(places, ("first", "second"), strict=False))
-    return ["" if value is None else names.get(value, "") for value in values]
 
 
 def _comparisons(contents: Contents) -> Table:
@@ -176,6 +172,11 @@ def _costs(contents: Contents) -> Table:
         hours = sum(c.device_hours for c in contents.costs)
         lines += (("all rows", "", f"{hours:,.1f}" if hours >= 10 else f"{hours:.2f}", "", ""),)
     return Table(head, lines, (False, False, True, True, True))
+
+
+def _means(contents: Contents, epoch: str, metric: str) -> dict[str, float]:
+    found = {row.name: _mean(row.metrics.get(epoch, {}).get(metric, ())) for row in contents.rows}
+    return {name: mean for name, mean in found.items() if mean is not None}
 
 
 def _mean(values: Sequence[float]) -> float | None:
