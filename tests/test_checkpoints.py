@@ -54,11 +54,20 @@ def test_checkpoints_by_epoch_by_steps_and_by_time(smoke: Smoke, written: list, 
 
 
 @pytest.mark.slow
-def test_gradients_that_accumulate_are_not_cut_apart(smoke: Smoke, written: list) -> None:
+@pytest.mark.parametrize(
+    ("validation", "expected"),
+    [
+        ((), [(1, 0, 2), (2, 0, 4), (3, 0, 5), (3, 1, 0)]),
+        (("+trainer.val_check_interval=3",), [(1, 0, 2), (2, 0, 4), (3, 1, 0)]),  # a batch after the first step
+    ],
+)
+def test_gradients_that_accumulate_are_not_cut_apart(
+    smoke: Smoke, written: list, validation: tuple[str, ...], expected: list
+) -> None:
     words = ("data.scenes={train: 40, val: 8, test: 8}", "trainer.limit_train_batches=null")
     accumulate = ("trainer.accumulate_grad_batches=2", "checkpoints.every_n_minutes=0", "trainer.max_epochs=1")
-    assert smoke("transform=none", *words, *accumulate).code == 0
-    assert last(written) == [(1, 0, 2), (2, 0, 4), (3, 0, 5), (3, 1, 0)]
+    assert smoke("transform=none", *words, *accumulate, *validation).code == 0
+    assert last(written) == expected
 
 
 @pytest.mark.slow

@@ -133,12 +133,12 @@ class Checkpoints(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stop_requests.install()
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not _accumulating(trainer):
             self._save(trainer, "validation")
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if _agreed(trainer, stop_requests.asked is not None):
-            raise Stopped(_signal(), agreed=True)  # saved when validation began
+            raise Stopped(_signal(), agreed=True)  # saved when validation began, or at the last step before
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
@@ -325,6 +325,12 @@ def _agreed(trainer: pl.Trainer, wanted: bool) -> bool:
 def _signal() -> int:
     """The signal that any process got; one that got none ends as the others do, by SIGTERM."""
     return stop_requests.asked or signal.SIGTERM
+
+
+def _accumulating(trainer: pl.Trainer) -> bool:
+    """Whether there are gradients of batches that no step has been made with yet."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    return bool(progress.current.ready % trainer.accumulate_grad_batches) and not progress.is_last_batch
 
 
 def _between_steps(fit: dict[str, Any], boundary: str) -> None:
