@@ -56,7 +56,7 @@ class ViewPlan:
         """
         by_size = {source.shape[-1]: source for source in ([sources] if isinstance(sources, Tensor) else sources)}
         largest = by_size[max(by_size)]
-        # What turns or resizes an image may lay it out anew; convolutions are fast on the layout that they are made for.
+        # What turns or resizes an image may lay it out anew; convolutions are fast on the layout they are made for.
         channels_last = largest.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         images = {}
