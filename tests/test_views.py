@@ -211,3 +211,11 @@ def test_small_sizes_are_smaller(small_sizes):
     with pytest.raises(ValueError, match="below 224 pixels"):
         views("fs", 224, small_sizes)
     assert views("f", 224, small_sizes).sizes == (224,)
+
+
+@pytest.mark.parametrize("word", ["t", "r", "s", "f", "trfs"])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_views_keep_the_memory_layout_of_their_source(word, layout):
+    """A turned image has its strides turned too, and convolutions on it would take the slow way."""
+    images = torch.rand(2, 3, 224, 224).contiguous(memory_format=layout)
+    assert all(view.is_contiguous(memory_format=layout) for view in plan(word).images(images).values())

@@ -203,7 +203,7 @@ class ResumePoint:
     """A checkpoint to go on from.
 
     path: its file. epoch, batches: the epoch, and how many batches of it are done. done: whether training had ended.
-    rows: of metrics.csv at that point.
+    rows: of metrics.csv at that point. precision: that the run computes in.
     """
 
     path: Path
@@ -211,6 +211,7 @@ class ResumePoint:
     batches: int
     done: bool
     rows: int
+    precision: str | None = None
 
     def belongs_to(self, run: Run) -> bool:
         return self.path.absolute().parent == run.checkpoints.absolute()
@@ -283,7 +284,9 @@ def _readable(files: Sequence[Path]) -> Iterator[tuple[ResumePoint, dict[str, An
             log.warning("%s; going back to the checkpoint before it, if there is one", error)
             continue
         if "progress" in checkpoint:
-            yield ResumePoint(path, **checkpoint["progress"], rows=checkpoint["rows"]), checkpoint["run"]
+            belongs_to = checkpoint["run"]
+            precision = belongs_to.get("precision")
+            yield ResumePoint(path, **checkpoint["progress"], rows=checkpoint["rows"], precision=precision), belongs_to
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -20,6 +20,9 @@ NOT_OF_THE_RESULT = (
     "resume",
     "checkpoints",
     "num_workers",
+    "prefetch_factor",
+    "pin_memory",
+    "compile",
     "attention",
 )
 """Top-level words that change where a run lies or how it is watched, not what comes out of it."""

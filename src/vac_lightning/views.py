@@ -52,15 +52,18 @@ class ViewPlan:
     def images(self, sources: Tensor | Sequence[Tensor]) -> dict[int, Tensor]:
         """Float sources (B, C, H, W), one or one per size -> size -> (V * B, 3, size, size), view by view.
 
-        A size that no source has is made from the largest source.
+        A size that no source has is made from the largest source. Views keep its memory layout.
         """
         by_size = {source.shape[-1]: source for source in ([sources] if isinstance(sources, Tensor) else sources)}
         largest = by_size[max(by_size)]
+        # What turns or resizes an image may lay it out anew; convolutions are fast on the layout they are made for.
+        channels_last = largest.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         images = {}
         for size, transforms in self.groups.items():
             image = by_size[size] if size in by_size else Scale(size).image(largest)
             views = [transform.image(image) for transform in transforms]
-            images[size] = views[0] if len(views) == 1 else torch.cat(views)
+            images[size] = (views[0] if len(views) == 1 else torch.cat(views)).contiguous(memory_format=layout)
         return images
 
     def consistency(self, heatmaps: Mapping[int, Tensor], norm: str = "mse") -> dict[str, Tensor]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["datamodule", "load_task", "run_config", "task", "views"]
+__all__ = ["compile_backbone", "datamodule", "load_task", "run_config", "task", "views"]
 
+import os
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from yaml import YAMLError
 
+from vac_lightning import hardware
 from vac_lightning.checkpoints import read_checkpoint
 from vac_lightning.commands.targets import instantiate, takes
 from vac_lightning.data.base import check_labels
@@ -28,17 +32,30 @@ def views(config: DictConfig) -> Views:
 
 
 def datamodule(
-    config: DictConfig, sizes: Sequence[int], limits: Mapping[str, float | None] | None = None
+    config: DictConfig,
+    sizes: Sequence[int],
+    device: str,
+    processes: int,
+    limits: Mapping[str, float | None] | None = None,
 ) -> DataModule:
-    """The data module, with source images of these sizes, and at most so many evaluation batches of a role."""
+    """The data module, with source images of these sizes, and at most so many evaluation batches of a role.
+
+    device: of the run, as hardware.device_type tells it. processes: of the run on this machine.
+    """
+    workers, pinned = (
+        config.num_workers,
+        config.get("pin_memory", "auto"),
+    )  # a run of an earlier version has no such word
     return DataModule(
         instantiate(config.data, "data"),
         sizes,
         batch_size=config.batch_size,
-        num_workers=config.num_workers,
+        num_workers=hardware.loading_processes(device, processes) if workers == "auto" else workers,
         drop_last=config.drop_last,
         seed=config.seed,
         limits=limits,
+        prefetch_factor=config.get("prefetch_factor", 2),
+        pin_memory=device == "cuda" if pinned == "auto" else pinned,
     )
 
 
@@ -71,6 +88,22 @@ def task(
         channels_last=config.channels_last,
         channels=channels,
     )
+
+
+def compile_backbone(task: VACTask) -> None:
+    """Let torch.compile make one program of the backbone for training and one for evaluation, for any batch and size.
+
+    Raises:
+        ValueError: there is no C++ compiler, which it needs.
+    """
+    compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    if sys.platform != "win32" and not any(map(shutil.which, compilers)):
+        raise ValueError(
+            f"compile=true: needs a C++ compiler, and there is no {' or '.join(compilers)}: install one, such as with"
+            " apt install g++, or leave the word out"
+        )
+    torch.compiler.reset()  # of the sweep's job before, whose programs would count against a limit
+    task.network.backbone.compile(dynamic=True)  # type: ignore[union-attr]
 
 
 def run_config(run: Run) -> DictConfig:

@@ -55,7 +55,8 @@ class _Scored:
 def _of_run(config: DictConfig) -> _Scored:
     import pytorch_lightning as pl
 
-    from vac_lightning.commands import assembly, omissions
+    from vac_lightning import hardware
+    from vac_lightning.commands import assembly, launchers, omissions
 
     app.quieten()
     with app.usage():
@@ -69,13 +70,16 @@ def _of_run(config: DictConfig) -> _Scored:
         task = assembly.load_task(run, trained, config.checkpoint)
         if config.top_k is not None and config.top_k > len(task.labels):
             raise ValueError(f"top_k={config.top_k}: expected 1 to {len(task.labels)}, the number of labels")
-        data = assembly.datamodule(trained, task.views.sizes[:1])
+        device, processes = hardware.device_type(config.accelerator), launchers.processes_here(config)
+        data = assembly.datamodule(trained, task.views.sizes[:1], device, processes)
         if data.split(config.split).labels != task.labels:
             raise ValueError(f"run={run.path}: its {len(task.labels)} labels are not those of this data set")
         if data.channels != task.channels:
             raise ValueError(
                 f"run={run.path}: its images have {task.channels} channels, those of this data set {data.channels}"
             )
+        if config.compile:
+            assembly.compile_backbone(task)
     trainer = pl.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check", "gist", "hand_on", "is_of_a_launcher", "queueing_again", "share_threads"]
+__all__ = ["check", "gist", "hand_on", "is_of_a_launcher", "processes_here", "queueing_again", "share_threads"]
 
 import importlib.util
 import multiprocessing
@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from vac_lightning.hardware import processors
 from vac_lightning.names import is_printable
 
 JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
@@ -100,7 +101,7 @@ def share_threads(config: DictConfig, jobs: int, given: str | None) -> None:
     given: OMP_NUM_THREADS as the person who started the sweep has set it; then it stands.
     """
     if given is None:
-        threads = max(1, _processors(jobs) // _processes(config))
+        threads = max(1, _processors(jobs) // processes_here(config))
         for name in _VARIABLES:
             os.environ[name] = str(threads)
     elif given.isdigit() and int(given) > 0:
@@ -112,6 +113,13 @@ def share_threads(config: DictConfig, jobs: int, given: str | None) -> None:
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
+
+
+def processes_here(config: DictConfig) -> int:
+    """Processes that a job has on one machine, unless each is a task of SLURM's."""
+    devices = OmegaConf.select(config, "trainer.devices") or OmegaConf.select(config, "devices")
+    in_tasks = "SLURM_NTASKS_PER_NODE" in os.environ
+    return devices if isinstance(devices, int) and devices > 0 and not in_tasks else 1
 
 
 def _processors(jobs: int) -> int:
@@ -127,21 +135,10 @@ def _processors(jobs: int) -> int:
     if not hydra.sweeper["_target_"].endswith(".BasicSweeper"):
         jobs = _MANY  # others draw them as they go
     if target != JOBLIB:
-        return _here() // jobs
+        return processors() // jobs
     import joblib
 
     return joblib.cpu_count() // min(jobs, joblib.effective_n_jobs(launcher.n_jobs))
-
-
-def _processes(config: DictConfig) -> int:
-    """Processes that a job has on one machine, unless each is a task of SLURM's."""
-    devices = OmegaConf.select(config, "trainer.devices") or OmegaConf.select(config, "devices")
-    in_tasks = "SLURM_NTASKS_PER_NODE" in os.environ
-    return devices if isinstance(devices, int) and devices > 0 and not in_tasks else 1
-
-
-def _here() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _is_installed(module: str) -> bool:

@@ -16,7 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from vac_lightning.commands import app, credentials
+from vac_lightning import hardware
+from vac_lightning.commands import app, credentials, launchers
 from vac_lightning.commands.finished import already_done, plain_words
 from vac_lightning.commands.targets import instantiate
 from vac_lightning.configurations import config_hash
@@ -76,14 +77,19 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], status: S
     app.quieten()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     with app.usage():
-        data = assembly.datamodule(config, assembly.views(config).sizes, _limits(config))
+        device, processes = hardware.device_type(config.trainer.accelerator), launchers.processes_here(config)
+        data = assembly.datamodule(config, assembly.views(config).sizes, device, processes, _limits(config))
         data.setup("fit")
         data.setup("test")
         task = assembly.task(config, data.labels, data.positive_ratio, data.channels)
         task.plan(epoch=0, batch=0)  # sizes and transforms that do not suit the network show here, not an epoch later
+        if config.compile:
+            assembly.compile_backbone(task)
         identity = {"config": plain, "config_hash": config_hash(plain), "data_fingerprint": data.fingerprints()}
         anew = run.finished and config.resume in ("auto", True)  # it is only here to be overwritten
         start = resume_point(run, False if anew else config.resume, identity)
+        config = _with_precision(config, device, start)
+        identity["precision"] = config.trainer.precision
         throughput, checkpoints = Throughput(), Checkpoints(run.path, identity, **config.checkpoints, start=start)
         # Checkpoints come first: what another callback does when an epoch starts is then done again, not twice.
         callbacks = [checkpoints, throughput, StatusWriter(status), PredictionWriter(run.path)]
@@ -157,6 +163,16 @@ def _measure_attention(run: Run, quality: AttentionQuality, task: VACTask, data:
     else:
         found["before"] = measured["consistency"]
     run.write_attention(found)
+
+
+def _with_precision(config: DictConfig, device: str, start: ResumePoint | None) -> DictConfig:
+    """The configuration with trainer.precision=auto settled: a run goes on as it began, on whatever device."""
+    if config.trainer.precision != "auto":
+        return config
+    chosen = (start and start.precision) or hardware.precision(device)
+    settled = OmegaConf.merge(config, {"trainer": {"precision": chosen}})
+    assert isinstance(settled, DictConfig)
+    return settled
 
 
 def _limits(config: DictConfig) -> dict[str, float | None]:

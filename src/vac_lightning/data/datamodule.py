@@ -18,7 +18,7 @@ from vac_lightning.data.loading import (
     Reader,
     check_picklable,
     living_workers,
-    outlive_signals,
+    prepare_worker,
     start_server,
     worker_context,
 )
@@ -42,6 +42,8 @@ class DataModule(pl.LightningDataModule):
         seed: of the training order and of what is drawn for a sample.
         limits: evaluation batches of a role, over all processes together: a number, or a share of them (a float up
             to 1.0); None or no entry for all.
+        prefetch_factor: batches that each loading process has ready.
+        pin_memory: hand batches over in page-locked memory, from where a GPU copies them while it computes.
 
     Raises:
         DataError: data that is missing or broken, labels without proper names, splits with different labels, a batch
@@ -57,6 +59,8 @@ class DataModule(pl.LightningDataModule):
         drop_last: bool = False,
         seed: int = 0,
         limits: Mapping[str, float | None] | None = None,
+        prefetch_factor: int = 2,
+        pin_memory: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
@@ -67,6 +71,8 @@ class DataModule(pl.LightningDataModule):
         self.drop_last = drop_last
         self.seed = seed
         self.limits = dict(limits or {})
+        self.prefetch_factor = prefetch_factor
+        self.pin_memory = pin_memory
         self._dataset = dataset
         if num_workers:
             start_server()
@@ -192,7 +198,8 @@ class DataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=outlive_signals,
+            prefetch_factor=self.prefetch_factor if self.num_workers else None,
+            pin_memory=self.pin_memory,
+            worker_init_fn=prepare_worker,
             multiprocessing_context=worker_context() if self.num_workers else None,
         )

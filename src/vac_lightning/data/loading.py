@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Reader", "check_picklable", "living_workers", "outlive_signals", "start_server", "worker_context"]
+__all__ = ["Reader", "check_picklable", "living_workers", "prepare_worker", "start_server", "worker_context"]
 
 import atexit
 import multiprocessing
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from functools import cache
@@ -99,11 +100,14 @@ def living_workers(seconds: float = 1.0) -> set[int]:
     return {child.pid for child in multiprocessing.active_children() if child.pid}
 
 
-def outlive_signals(worker: int) -> None:
+def prepare_worker(worker: int) -> None:
     """Let a worker go on when a terminal or scheduler signals all processes, so that the step can be finished.
 
-    It ends when its parent does; one that hangs ends half a minute after it was told to.
+    It ends when its parent does; one that hangs ends half a minute after it was told to. It keeps to one thread: torch
+    sees to that for itself, OpenCV would start one for every processor in every worker.
     """
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(30))
 

@@ -72,7 +72,7 @@ def read(run: Run) -> Result:
             row=str(held["row"]),
             experiment=str(held["experiment"]),
             seed=int(held["seed"]),
-            config=dict(held["config"]),
+            config=_as_trained(held),
             metrics={name: {key: _number(v) for key, v in epochs[name]["test"].items()} for name in EPOCHS},
             epochs={name: int(epochs[name]["epoch"]) for name in EPOCHS},
             chosen_on=str(epochs["best"]["chosen_on"]),
@@ -89,6 +89,14 @@ def read(run: Run) -> Result:
         raise ValueError(
             f"{run.path / 'results.json'} is damaged or not of a run ({error!r}): train it again, or move it away"
         ) from error
+
+
+def _as_trained(held: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with what "auto" came to on the device of the run."""
+    config = dict(held["config"])
+    if "precision" in held and isinstance(config.get("trainer"), Mapping):
+        config["trainer"] = {**config["trainer"], "precision": held["precision"]}
+    return config
 
 
 def _number(value: float | None) -> float:
