@@ -20,6 +20,7 @@ NOT_OF_THE_RESULT = (
     "resume",
     "checkpoints",
     "num_workers",
+    "activation_checkpointing",
     "attention",
 )
 """Top-level words that change where a run lies or how it is watched, not what comes out of it."""
