@@ -34,7 +34,7 @@ def checkpoint_blocks(backbone: nn.Module) -> None:
         )
     for block in found:
         # An attribute of the instance, not a wrapper, which would rename parameters; a partial follows a deep copy.
-        block.forward = partial(_recomputed, block)  # type: ignore[method-assign]
+        block.forward = partial(_recomputed, block)
 
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
