@@ -133,7 +133,8 @@ class Checkpoints(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stop_requests.install()
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        # Gradients that wait for further batches are not saved: such a validation is of the checkpoint before.
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.fit_loop._should_accumulate():
             self._save(trainer, "validation")
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
