@@ -104,3 +104,13 @@ def test_measuring_is_repeatable_and_leaves_no_trace() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert measured.network.training
     assert quality.measure(measured, Masked("test", (LARGE,))) == first
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_labels_in_chunks_are_all_labels(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(2, 7, side, side, generator=generator) for side in (4, 3))
+    visible = torch.rand(4, 4, generator=generator) > 0.3
+    whole = squared_differences(a, b, visible)
+    monkeypatch.setattr("vac_lightning.views.MAX_ELEMENTS", at_once * 2 * 12 * 12)
+    assert squared_differences(a, b, visible) == pytest.approx(whole, rel=1e-12)

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from vac_lightning.data.base import Batch, Dataset, collate
 from vac_lightning.task import VACTask
 from vac_lightning.transforms import Scale
-from vac_lightning.views import Sampler, Views
+from vac_lightning.views import Sampler, Views, labels_at_once
 
 
 class AttentionQuality:
@@ -101,9 +101,14 @@ def squared_differences(a: Tensor, b: Tensor, visible: Tensor) -> tuple[float, f
     """
     height, width = math.lcm(a.shape[-2], b.shape[-2]), math.lcm(a.shape[-1], b.shape[-1])
     seen = _spread(visible.to(a.device), height, width).flatten()
-    flat = [_spread(m, height, width).flatten(2)[..., seen].double() for m in (a, b)]
-    first, second = (m - m.mean(-1, keepdim=True) for m in flat)
-    return float((first - second).square().sum()), float(first.square().sum() + second.square().sum())
+    at_once = labels_at_once(len(a), height * width)
+    moved = spread = 0.0
+    for chunk in zip(a.split(at_once, 1), b.split(at_once, 1), strict=True):
+        flat = [_spread(m, height, width).flatten(2)[..., seen].double() for m in chunk]
+        first, second = (m - m.mean(-1, keepdim=True) for m in flat)
+        moved += float((first - second).square().sum())
+        spread += float(first.square().sum() + second.square().sum())
+    return moved, spread
 
 
 def pointing_game(heatmaps: Tensor, masks: Tensor) -> Tensor:
