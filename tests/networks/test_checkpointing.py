@@ -100,3 +100,19 @@ def test_a_backbone_without_blocks_is_refused_with_the_remedy() -> None:
     plain = Backbone(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sequential(nn.Conv2d(8, 8, 3), nn.ReLU())), channels=8)
     with pytest.raises(ValueError, match="set activation_checkpointing=false"):
         checkpoint_blocks(plain)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_updates_its_running_statistics_once_too() -> None:
+    torch.manual_seed(1)
+    network = CAMNetwork(tiny(), num_labels=5).train()
+    other = deepcopy(network)
+    checkpoint_blocks(other.backbone)
+    for each in (network, other):
+        each.compile(backend="aot_eager")
+    losses, state, _ = trained(network)
+    its_losses, its_state, _ = trained(other)
+    assert its_losses == pytest.approx(losses, rel=1e-6)
+    for key, value in state.items():
+        torch.testing.assert_close(its_state[key], value, rtol=1e-4, atol=1e-6, msg=key)
+    assert its_state["backbone.layers.3.bn1.num_batches_tracked"] == 4
