@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vac_lightning.data.base import Batch, Sample
 from vac_lightning.data.datamodule import DataModule
 from vac_lightning.metrics import evaluate
-from vac_lightning.networks.backbones import tiny
+from vac_lightning.networks.backbones import Backbone, tiny
 from vac_lightning.networks.cam import CAMNetwork
 from vac_lightning.task import VACTask
 from vac_lightning.transforms import Flip, Rotate, Translate, random_flip, random_quarter_turn, random_translate
@@ -286,3 +286,43 @@ def test_other_precisions_train_alike(precision):
 def test_lambda_is_a_weight(lambda_):
     with pytest.raises(ValueError, match="lambda="):
         vac_task("f", lambda_)
+
+
+class Recorded(VACTask):
+    """Keeps the gradients that the optimiser is given."""
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        self.gradients.append([parameter.grad.clone() for parameter in self.network.parameters()])
+
+
+def plainly_trained(samples: int, batch_size: int, batches: int, clip: float | None) -> Recorded:
+    """An epoch in double precision, of a network without statistics over the batch."""
+    torch.manual_seed(0)
+    backbone = Backbone(nn.Sequential(nn.Conv2d(3, 8, 5, stride=8), nn.ReLU()), channels=8)
+    network = CAMNetwork(backbone, len(LABELS))
+    task = Recorded(
+        network,
+        Views("f", LARGE, (SMALL,), RANDOM, WEIGHTS),
+        LABELS,
+        RATIO,
+        optimizer=partial(torch.optim.SGD, lr=0.01, momentum=0.9),
+    )
+    task.gradients = []
+    data = DataModule(partial(Noise, n=samples), task.views.sizes, batch_size=batch_size)
+    options = {"accumulate_grad_batches": batches, "gradient_clip_val": clip, "precision": "64-true"}
+    trainer(max_epochs=1, **options).fit(task, datamodule=data)
+    return task
+
+
+@pytest.mark.parametrize("samples", [24, 22, 20, 18])
+@pytest.mark.parametrize("clip", [None, 0.3])
+def test_accumulated_batches_have_the_gradient_of_one_large_batch(samples, clip):
+    """A full epoch, a short last batch, a last window of one full batch, and of one short batch."""
+    whole, parts = plainly_trained(samples, 8, 1, clip), plainly_trained(samples, 4, 2, clip)
+    assert len(whole.gradients) == len(parts.gradients) == 3
+    for expected, found in zip(whole.gradients, parts.gradients, strict=True):
+        for a, b in zip(expected, found, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-12)
+    clipped = [float(torch.cat([x.flatten() for x in g]).norm()) for g in whole.gradients]
+    assert all(norm <= 0.3 + 1e-6 for norm in clipped) == (clip is not None)

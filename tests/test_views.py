@@ -18,7 +18,7 @@ from vac_lightning.transforms import (
     random_quarter_turn,
     random_translate,
 )
-from vac_lightning.views import Views
+from vac_lightning.views import Views, labels_at_once
 
 WEIGHTS = {"large": 0.6, "small": 0.7, "scale": 0.8}
 LETTERS = {
@@ -219,3 +219,39 @@ def test_views_keep_the_memory_layout_of_their_source(word, layout):
     """A turned image has its strides turned too, and convolutions on it would take the slow way."""
     images = torch.rand(2, 3, 224, 224).contiguous(memory_format=layout)
     assert all(view.is_contiguous(memory_format=layout) for view in plan(word).images(images).values())
+
+
+@pytest.mark.parametrize("word", ["fs", "t", "ts"])
+@pytest.mark.parametrize("norm", ["mse", "l2"])
+def test_labels_compared_in_chunks_have_the_loss_and_the_gradient_of_all(word, norm, monkeypatch):
+    views_of = plan(word)
+    heatmaps = {size: x.requires_grad_() for size, x in heatmaps_of(views_of, labels=7).items()}
+    weights = {pair.name: 0.5 + number for number, pair in enumerate(views_of.pairs)}
+
+    def found() -> tuple[list[Tensor], int]:
+        """The terms and the gradients, and the bytes that are kept for the backward pass."""
+        kept = 0
+
+        def count(x: Tensor) -> Tensor:
+            nonlocal kept
+            kept += 0 if x.untyped_storage().data_ptr() in own else x.nbytes
+            return x
+
+        own = {x.untyped_storage().data_ptr() for x in heatmaps.values()}
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+            terms = views_of.consistency(heatmaps, norm)
+            most = kept
+        loss = sum(weights[name] * term for name, term in terms.items())
+        return [*terms.values(), *torch.autograd.grad(loss, list(heatmaps.values()))], most
+
+    whole, kept = found()
+    monkeypatch.setattr("vac_lightning.views.MAX_ELEMENTS", 2 * 2 * 49)  # at most two labels, and a short rest
+    chunked, kept_of_chunks = found()
+    assert kept_of_chunks < 0.2 * kept
+    for a, b in zip(whole, chunked, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-9)
+
+
+def test_the_labels_of_published_data_sets_are_compared_at_once():
+    """80 labels, 64 samples, two views of each, 448 and 384 pixels: their numbers do not depend on the bound."""
+    assert labels_at_once(rows=2 * 64, cells=(14 + 12 - 2) ** 2) >= 80

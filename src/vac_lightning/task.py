@@ -107,6 +107,7 @@ class VACTask(pl.LightningModule):
             self.register_buffer(name, 255 * of_channels.view(channels, 1, 1), persistent=False)
         self._grids: dict[int, tuple[int, int]] = {}
         self._sums: dict[str, float] = {}
+        self._window = (0, 0)
 
     def forward(self, images: Tensor) -> Any:
         """uint8 images (B, C, H, W) of any size -> Output at the evaluation size."""
@@ -147,7 +148,8 @@ class VACTask(pl.LightningModule):
         """One step on this process's share of a batch.
 
         The loss is weighted by the share, so that the mean of the processes' gradients, which is what DDP takes, is
-        the gradient of the mean over all samples of the batch. Logged are means over these too.
+        the gradient of the mean over all samples of the batch. Logged are means over these too. Of accumulated batches
+        it is the mean over the samples of all, see `on_before_optimizer_step`.
 
         Raises:
             NonFiniteError: in every process, where the loss of any is not finite.
@@ -163,8 +165,23 @@ class VACTask(pl.LightningModule):
             self._sums[name] = self._sums.get(name, 0.0) + total * value
         self.log("step/loss", means["loss"], on_step=True, on_epoch=False, prog_bar=True)
         share = samples * self.trainer.world_size / total
+        if self.trainer.accumulate_grad_batches > 1:
+            share *= self._accumulated(batch_idx, total)
         loss = terms["loss"] if share == 1 else share * terms["loss"]
         return {"loss": loss, "images": total * sum(map(len, plan.groups.values()))}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Divide accumulated gradients by the samples that they are of, before they are clipped.
+
+        Lightning divides by the number of batches to accumulate, however many and however full they were.
+        """
+        batches = self.trainer.accumulate_grad_batches
+        first, total = self._window
+        if batches > 1 and (factor := batches * first / total) != 1:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(factor)
 
     def on_train_epoch_end(self) -> None:
         samples = self._sums.pop("samples")
@@ -224,6 +241,12 @@ class VACTask(pl.LightningModule):
             counted = summed.tolist()
         total, *values = counted
         return int(total), {name: value / total for name, value in zip(terms, values, strict=True)}
+
+    def _accumulated(self, batch_idx: int, samples: int) -> float:
+        """The weight of a batch of so many samples among those that are accumulated: that of the first is 1."""
+        first, total = (samples, 0) if batch_idx % self.trainer.accumulate_grad_batches == 0 else self._window
+        self._window = (first or samples, total + samples)
+        return samples / self._window[0]
 
     def _diagnosed(
         self, batch: Batch, plan: ViewPlan, terms: Mapping[str, Tensor], means: Mapping[str, float]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-__all__ = ["Pair", "ViewPlan", "Views"]
+__all__ = ["Pair", "ViewPlan", "Views", "labels_at_once"]
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
+from torch.utils.checkpoint import checkpoint
 
 from vac_lightning.losses import attention_consistency
 from vac_lightning.transforms import Compose, Scale, Size, Transform
 
 Sampler = Callable[[Generator, Size], Transform]
 IDENTITY = Compose()
+MAX_ELEMENTS = 2**25
+"""Of each tensor that two sets of heatmaps are compared with (128 MiB in single precision)."""
 
 
 class Slot(NamedTuple):
@@ -67,7 +72,11 @@ class ViewPlan:
         return images
 
     def consistency(self, heatmaps: Mapping[int, Tensor], norm: str = "mse") -> dict[str, Tensor]:
-        """Heatmaps by size, (V * B, L, h, w) each -> the unweighted consistency loss of every pair by name."""
+        """Heatmaps by size, (V * B, L, h, w) each -> the unweighted consistency loss of every pair by name.
+
+        As many labels at once as `labels_at_once` allows; where these are not all, each chunk is compared again in the
+        backward pass, so that memory beyond the heatmaps does not grow with L.
+        """
         return {pair.name: self._compare(pair, heatmaps, norm) for pair in self.pairs}
 
     def aligned(self, pair: Pair, heatmaps: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
@@ -75,9 +84,18 @@ class ViewPlan:
         return pair.transform.heatmap(self._select(pair.a, heatmaps)), self._select(pair.b, heatmaps)
 
     def _compare(self, pair: Pair, heatmaps: Mapping[int, Tensor], norm: str) -> Tensor:
-        a, b = self.aligned(pair, heatmaps)
-        visible = pair.transform.visible((a.shape[-2], a.shape[-1]))
-        return attention_consistency(a, b, norm=norm, visible=None if visible.all() else visible)  # type: ignore[arg-type]
+        a, b = self._select(pair.a, heatmaps), self._select(pair.b, heatmaps)
+        compare = partial(_consistency, transform=pair.transform, norm=norm)
+        rows, labels = a.shape[:2]
+        at_once = labels_at_once(rows, _cells(a.shape[-2], b.shape[-2]) * _cells(a.shape[-1], b.shape[-1]))
+        if labels <= at_once:
+            return compare(a, b)
+        chunks = zip(a.split(at_once, 1), b.split(at_once, 1), strict=True)
+        means = [
+            checkpoint(compare, x, y, use_reentrant=False, preserve_rng_state=False) * (x.shape[1] / labels)
+            for x, y in chunks
+        ]
+        return torch.stack(means).sum()
 
     def _select(self, slot: Slot, heatmaps: Mapping[int, Tensor]) -> Tensor:
         stacked = heatmaps[slot.size]
@@ -164,3 +182,19 @@ class Views:
         if not drawn:
             return ()
         return (drawn[0] if len(drawn) == 1 else Compose(drawn),)
+
+
+def labels_at_once(rows: int, cells: int) -> int:
+    """The labels whose (rows, labels, cells) elements stay within MAX_ELEMENTS; at least one."""
+    return max(MAX_ELEMENTS // (rows * cells), 1)
+
+
+def _consistency(a: Tensor, b: Tensor, transform: Transform, norm: str) -> Tensor:
+    moved = transform.heatmap(a)
+    visible = transform.visible((moved.shape[-2], moved.shape[-1]))
+    return attention_consistency(moved, b, norm=norm, visible=None if visible.all() else visible)  # type: ignore[arg-type]
+
+
+def _cells(a: int, b: int) -> int:
+    """The intervals between all cell edges of two partitions of one side, see losses.attention_consistency."""
+    return a + b - math.gcd(a, b)

@@ -21,6 +21,7 @@ from vac_lightning.commands.targets import instantiate, takes
 from vac_lightning.data.base import check_labels
 from vac_lightning.data.datamodule import DataModule
 from vac_lightning.networks.cam import CAMNetwork
+from vac_lightning.networks.checkpointing import checkpoint_blocks
 from vac_lightning.runs import Run
 from vac_lightning.task import VACTask
 from vac_lightning.views import Views
@@ -170,4 +171,6 @@ def _network(config: DictConfig, labels: int, channels: int, pretrained: bool) -
                 f"backbone={config.backbone['_target_']}: the images have {channels} channels, which it does not take:"
                 " give it an argument in_channels, the number that its first layer takes"
             ) from error
+    if config.get("activation_checkpointing", False):  # runs from before there was the word have none
+        checkpoint_blocks(backbone)
     return network

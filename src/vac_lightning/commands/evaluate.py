@@ -56,7 +56,7 @@ def _of_run(config: DictConfig) -> _Scored:
     import pytorch_lightning as pl
 
     from vac_lightning import hardware
-    from vac_lightning.commands import assembly, launchers, omissions
+    from vac_lightning.commands import assembly, launchers, memory, omissions
 
     app.quieten()
     with app.usage():
@@ -90,7 +90,8 @@ def _of_run(config: DictConfig) -> _Scored:
         use_distributed_sampler=False,
     )
     data.trainer = trainer
-    trainer.test(task, dataloaders=data.evaluation_loader(config.split), verbose=False)
+    with memory.explained(lambda: memory.of_evaluation(trained.batch_size, trainer)):
+        trainer.test(task, dataloaders=data.evaluation_loader(config.split), verbose=False)
     with task.test_evaluation.sync_context():
         index, logits, targets = task.test_evaluation.predictions()
     app.leave_process_group()

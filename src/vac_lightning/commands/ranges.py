@@ -48,6 +48,7 @@ RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "loss.unspecified": ("negative or ignore", lambda value: value in ("negative", "ignore")),
     "detach": ("true or false", lambda value: isinstance(value, bool)),
     "channels_last": ("true or false", lambda value: isinstance(value, bool)),
+    "activation_checkpointing": ("true or false", lambda value: isinstance(value, bool)),
     "norm": ("mse (authors' code) or l2 (the paper's formula)", lambda value: value in ("mse", "l2")),
     "data.crowd": ("true or false", lambda value: isinstance(value, bool)),
     "data.holdout": (
