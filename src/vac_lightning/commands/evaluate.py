@@ -108,7 +108,9 @@ def _of_file(config: DictConfig) -> _Scored:
         path = path / "predictions.npz" if path.is_dir() else path
         for word, only in (("checkpoint", "best"), ("split", "test"), ("test_views", "none")):
             if config[word] != only:
-                raise ValueError(f"{word}={config[word]}: {path} holds one split at one epoch; say run=... for another")
+                raise ValueError(
+                    f"{word}={config[word]}: {path} holds the logits of one split at one epoch; say run=... for others"
+                )
         kept = read_predictions(path)
         labels, protocol = _labels_and_protocol(Run(path.parent), kept["logits"].shape[1])
     return _Scored(str(path), labels, kept["logits"], kept["targets"], protocol)
