@@ -2,7 +2,8 @@
 
 Path: Trainer.test on uint8 batches in memory, as `vac evaluate` calls it, with normalising and metrics, against
 torchvision's network on finished float images in eval and inference_mode, of the same precision and layout, its logits
-collected. Whole passes over the same batches alternate in one process; the ratio is of the medians.
+collected. Whole passes over the same batches, the Trainer's setting up included, alternate in one process; the ratio is
+of the medians.
 
 Cost: the answer of one batch without views, and with f, s and fs. Images a pass, by pixels: 1, 2, 1 + r and 2 + 2r,
 where r is the share of pixels that the small size has, 0.73 of 192 and 224.
@@ -10,7 +11,7 @@ where r is the share of pixels that the small size has, 0.73 of 192 and 224.
 Gain: test mAP of one run on the embedded shapes without views, and with f, s and fs; the run is trained here in a
 minute, short of what a full one gets, unless one is given.
 
-    python benchmarks/evaluation.py [--batch 16] [--batches 2] [--rounds 4] [--precision fp32 bf16] [--run RUN]
+    python benchmarks/evaluation.py [--batch 16] [--batches 4] [--rounds 4] [--precision fp32 bf16] [--run RUN]
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ _TRAINING = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--batches", type=int, default=2, help="of one pass")
+    parser.add_argument("--batches", type=int, default=4, help="of one pass")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--precision", choices=tuple(LIGHTNING), nargs="+", default=list(LIGHTNING))
     parser.add_argument("--epochs", type=int, default=4, help="of the run that is trained for the gain")

@@ -22,6 +22,8 @@ from vac_lightning.data.reading import squashed
 from vac_lightning.metrics import PROTOCOLS, SUMMARY, evaluate
 from vac_lightning.runs import Run, find_runs
 
+GPU = torch.cuda.is_available() or torch.backends.mps.is_available()
+
 pytestmark = pytest.mark.slow  # all of them look at runs that were trained
 
 
@@ -99,6 +101,18 @@ def test_views_of_unknown_letters_get_one_line(vac: Vac, trained: Path, photo: P
     assert outcome.err.strip() == (
         f"vac {command}: test_views={word}: expected none, or distinct letters out of f, r, s, t, such as f or fs"
     )
+
+
+@pytest.mark.parametrize("word", ["abacus", pytest.param("gpu", marks=pytest.mark.skipif(GPU, reason="has a GPU"))])
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_device_that_is_not_there_gets_one_line(
+    vac: Vac, trained: Path, photo: Path, command: str, word: str
+) -> None:
+    words = [str(photo)] if command == "predict" else []
+    outcome = vac(command, *words, f"run={_run(trained).path}", f"accelerator={word}")
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"vac {command}: accelerator={word}: ")
+    assert len(outcome.err.strip().splitlines()) == 1
 
 
 def _row(outcome: Outcome, protocol: str) -> list[str]:

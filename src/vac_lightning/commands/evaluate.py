@@ -76,15 +76,16 @@ def _of_run(config: DictConfig) -> _Scored:
             raise ValueError(
                 f"run={run.path}: its images have {task.channels} channels, those of this data set {data.channels}"
             )
-    trainer = pl.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        precision=trained.trainer.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    with app.placement(config.accelerator):
+        trainer = pl.Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            precision=trained.trainer.precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
     data.trainer = trainer
     trainer.test(task, dataloaders=data.evaluation_loader(config.split), verbose=False)
     with task.test_evaluation.sync_context():

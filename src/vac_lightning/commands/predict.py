@@ -20,8 +20,6 @@ from vac_lightning.names import shown
 from vac_lightning.runs import Run
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from vac_lightning.data.images.decoding import Pixels
 
 
@@ -36,6 +34,7 @@ def predict(config: DictConfig) -> None:
     A photograph that cannot be decoded is told in one line, counts as a failure, and the others go on.
     """
     import torch
+    from lightning_fabric import Fabric
     from rich.table import Table
 
     from vac_lightning.commands import assembly
@@ -53,7 +52,8 @@ def predict(config: DictConfig) -> None:
         together = merged_files(trained)
         for files in samples:
             _check_number(files, task.channels, together)
-        fabric = _fabric(config.accelerator, trained.trainer.precision)
+    with app.placement(config.accelerator):
+        fabric = Fabric(accelerator=config.accelerator, devices=1, precision=trained.trainer.precision)
     network = fabric.setup_module(task)
     console = app.console()
     side = task.views.size
@@ -85,17 +85,6 @@ def predict(config: DictConfig) -> None:
         heatmaps = output.heatmaps[0].cpu()[top.indices]
         overlays(target, rgb(photo), heatmaps.float().numpy(), captions)
         console.print(f"overlays: {target}", soft_wrap=True)
-
-
-def _fabric(accelerator: str, precision: str) -> Fabric:
-    """One device, and the precision that a run was trained in."""
-    from lightning_fabric import Fabric
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-
-    try:
-        return Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
-    except MisconfigurationException as error:
-        raise ValueError(f"accelerator={accelerator}: {error}") from error
 
 
 def _files(photo: str) -> list[Path]:
