@@ -152,11 +152,11 @@ def gain_results(words: argparse.Namespace) -> list[Result]:
         if words.run is None:
             vac("train", f"run_dir={run}", f"trainer.max_epochs={words.epochs}", *_TRAINING)
         value = {}
+        which = Run(run).results()["row"] if words.run else f"Tiny+fs on shapes, {words.epochs} epochs"
         for word in WORDS:
             vac("evaluate", f"run={run}", f"test_views={word}", f"out={folder}/{word}")
             kept = Run(Path(folder, word)).predictions()
             value[word] = evaluate(kept["logits"], kept["targets"])["mAP"]
-    which = f"the run {words.run}" if words.run else f"Tiny+fs on shapes, {words.epochs} epochs"
     return [
         Result(f"test_views={word}, {which}, test mAP against none", f"{value[word]:.2f}", f"{value['none']:.2f}", None)
         for word in WORDS[1:]
