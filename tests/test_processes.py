@@ -54,12 +54,12 @@ def test_evaluation_is_the_same_to_the_last_bit_on_any_number_of_processes(tmp_p
     scenes = "data.scenes={train: 16, val: 2, test: 11}"
     words = ("transform=f", "batch_size=3", "trainer.max_epochs=1", "trainer.limit_test_batches=null")
     vac("train", *SMOKE, scenes, f"run_dir={tmp_path / 'run'}", *words)
-    for split, samples in (("test", 11), ("val", 2)):
+    for split, samples, views in (("test", 11, "none"), ("val", 2, "fs")):
         printed, predictions = [], []
         for processes in (1, 2, 3):
             out = tmp_path / f"{split}{processes}"
             words = (f"split={split}", f"devices={processes}", "accelerator=cpu", f"out={out}", "protocol=all")
-            lines = vac("evaluate", f"run={tmp_path / 'run'}", *words).splitlines()
+            lines = vac("evaluate", f"run={tmp_path / 'run'}", f"test_views={views}", *words).splitlines()
             printed.append([line for line in lines if "it/s" not in line])
             predictions.append((out / "predictions.npz").read_bytes())
         assert printed[0] == printed[1] == printed[2]

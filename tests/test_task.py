@@ -326,3 +326,70 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(samples, clip)
             torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-12)
     clipped = [float(torch.cat([x.flatten() for x in g]).norm()) for g in whole.gradients]
     assert all(norm <= 0.3 + 1e-6 for norm in clipped) == (clip is not None)
+
+
+def viewing(word: str, backbone: nn.Module | None = None) -> VACTask:
+    """An untrained task that answers by the mean over the test views of a word."""
+    torch.manual_seed(0)
+    views = None if word == "none" else Views(word, LARGE, (SMALL,), RANDOM, WEIGHTS)
+    network = CAMNetwork(backbone or tiny(), len(LABELS))
+    return VACTask(network, Views("none", LARGE, (), RANDOM, WEIGHTS), LABELS, RATIO, test_views=views).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("word", ["f", "s", "fs"])
+def test_answers_at_test_time_are_means_by_hand(word):
+    task = viewing(word)
+    images = torch.from_numpy(Noise("test", [LARGE]).images[0][:3])
+    output = task(images)
+    for i, image in enumerate(task.normalise(images)):
+        logits, heatmaps = [], []
+        for size in (LARGE, SMALL) if "s" in word else (LARGE,):
+            shown = F.interpolate(image[None], size=(size, size), mode="bilinear", antialias=True)[0].numpy()
+            for mirrored in (False, True) if "f" in word else (False,):
+                x, m = answer(task, shown[..., ::-1] if mirrored else shown)
+                logits.append(x)
+                m = torch.from_numpy(m[..., ::-1].copy() if mirrored else m)[None]
+                heatmaps.append(F.interpolate(m, size=(4, 4), mode="bilinear", align_corners=False)[0].numpy())
+        np.testing.assert_allclose(output.logits[i], np.mean(logits, 0), atol=1e-5)
+        np.testing.assert_allclose(output.heatmaps[i], np.mean(heatmaps, 0), atol=1e-5)
+
+
+class Cells(nn.Module):
+    """A backbone that turns and mirrors as its images do, built of cell means: equivariant by construction."""
+
+    channels = 6
+
+    def forward(self, images: Tensor) -> Tensor:
+        cells = F.avg_pool2d(images, 8)
+        return torch.cat([cells, cells.square()], 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("word", ["f", "r", "rf"])
+def test_an_equivariant_network_answers_the_same_whatever_the_views(word):
+    plain, viewed = (viewing(name, Cells()) for name in ("none", word))
+    images = torch.from_numpy(Noise("test", [LARGE]).images[0])
+    torch.testing.assert_close(viewed(images), plain(images), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_of_shifted_views_the_cells_out_of_sight_are_left_out():
+    plain, viewed = (viewing(name, Cells()) for name in ("none", "t"))
+    images = torch.from_numpy(Noise("test", [LARGE]).images[0])
+    torch.testing.assert_close(viewed(images).heatmaps, plain(images).heatmaps, rtol=1e-4, atol=1e-5)
+    assert (viewed(images).logits - plain(images).logits).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("word", "views"),
+    [("none", {32: 1}), ("f", {32: 2}), ("s", {32: 1, 24: 1}), ("fs", {32: 2, 24: 2}), ("t", {32: 5})],
+)
+def test_test_views_are_one_pass_a_size_without_heatmaps(word, views):
+    task, passes = viewing(word), []
+    task.network.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append((tuple(args[0].shape), kwargs)), with_kwargs=True
+    )
+    trainer().test(task, dataloaders=module(task).evaluation_loader("test"), verbose=False)
+    shapes = [(n * number, 3, size, size) for n in (4, 4, 2) for size, number in views.items()]
+    assert passes == [(shape, {"heatmaps": False}) for shape in shapes]

@@ -19,6 +19,7 @@ from vac_lightning.data.base import FILLER, Batch
 from vac_lightning.evaluation import MultilabelEvaluation
 from vac_lightning.losses import weighted_bce
 from vac_lightning.metrics import SUMMARY
+from vac_lightning.networks.cam import Output
 from vac_lightning.transforms import Scale
 from vac_lightning.views import ViewPlan, Views
 
@@ -60,6 +61,8 @@ class VACTask(pl.LightningModule):
         seed: of the transforms drawn, the same in every process, and of what the network draws (dropout).
         channels_last: memory layout of network and images.
         channels: C, of the images.
+        test_views: the transform set whose views are averaged wherever the task answers, see Views.test_plan; None for
+            the untransformed image alone.
     """
 
     positive_ratio: Tensor
@@ -83,6 +86,7 @@ class VACTask(pl.LightningModule):
         seed: int = 0,
         channels_last: bool = True,
         channels: int = 3,
+        test_views: Views | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= lambda_ < math.inf:
@@ -108,10 +112,21 @@ class VACTask(pl.LightningModule):
         self._grids: dict[int, tuple[int, int]] = {}
         self._sums: dict[str, float] = {}
         self._window = (0, 0)
+        self._test_plan = None if test_views is None else test_views.test_plan(self._grid)
 
-    def forward(self, images: Tensor) -> Any:
-        """uint8 images (B, C, H, W) of any size -> Output at the evaluation size."""
-        return self.network(Scale(self.views.size).image(self.normalise(images)))
+    def forward(self, images: Tensor, heatmaps: bool = True) -> Any:
+        """uint8 images (B, C, H, W) of any size -> Output at the evaluation size, the mean over the test views.
+
+        heatmaps: off, only logits are asked for.
+        """
+        normal = Scale(self.views.size).image(self.normalise(images))
+        if self._test_plan is None:
+            return self.network(normal, heatmaps=heatmaps)
+        shown = {size: self.network(x, heatmaps=heatmaps) for size, x in self._test_plan.images(normal).items()}
+        logits = self._test_plan.mean_logits({size: output.logits for size, output in shown.items()})
+        if not heatmaps:
+            return Output(logits, None)
+        return Output(logits, self._test_plan.mean_heatmaps({size: output.heatmaps for size, output in shown.items()}))
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> float by the mean and deviation of ImageNet; the 0 of transforms is the mean.
@@ -279,10 +294,9 @@ class VACTask(pl.LightningModule):
         return batch.index[found.to(batch.index.device)].tolist()
 
     def _logits(self, batch: Batch) -> Tensor:
-        """Evaluation sees the large, untransformed image only."""
+        """Evaluation sees the large, untransformed image only, or test views made of it."""
         largest = batch.images if isinstance(batch.images, Tensor) else batch.images[0]
-        images = Scale(self.views.size).image(self.normalise(largest))
-        return self.network(images, heatmaps=False).logits
+        return self(largest, heatmaps=False).logits
 
     def _grid(self, size: int) -> tuple[int, int]:
         if size not in self._grids:

@@ -81,6 +81,7 @@ RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "run": ("one run folder", lambda value: not isinstance(value, ListConfig)),
     "predictions": ("one predictions.npz", lambda value: not isinstance(value, ListConfig)),
     "top_k": ("a whole number of at least 1, or null", lambda value: value is None or _whole(1)(value)),
+    "test_views": ("none, or letters such as f or fs", lambda value: isinstance(value, str)),
     "strict": ("true or false", lambda value: isinstance(value, bool)),
     "threads": ("a whole number of at least 1, or null", lambda value: value is None or _whole(1)(value)),
     "top": ("a whole number from 1 to 100", lambda value: _whole(1)(value) and value <= 100),
