@@ -94,17 +94,11 @@ def main() -> int:
     told = []
     for name, results in runs.items():
         seconds, peak = (statistics.median(each[key] for each in results) for key in ("seconds", "bytes"))
-        what = f"indexing {words.annotations:,} annotations, {name} time"
-        told += [
-            Result(what, f"{seconds:.2f} s", f"{LIMITS[name]:g} s promised", seconds / LIMITS[name], most=1),
-            Result(
-                f"{what}, peak memory",
-                f"{peak / 2**30:.2f} GiB",
-                f"{MEMORY / 2**30:g} GiB promised",
-                peak / MEMORY,
-                most=1,
-            ),
-        ]
+        what = f"index of {words.annotations:,} annotations, {name}"
+        figures = f"{peak / 2**30:.2f} GiB", f"{MEMORY / 2**30:g} GiB promised"
+        limit = LIMITS[name]
+        told.append(Result(f"{what}: time", f"{seconds:.2f} s", f"{limit:g} s promised", seconds / limit, most=1))
+        told.append(Result(f"{what}: peak memory", *figures, peak / MEMORY, most=1))
     report(told)
     same = len({(each["images"], each["positives"]) for results in runs.values() for each in results}) == 1
     if not same:
