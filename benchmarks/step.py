@@ -105,6 +105,12 @@ class Literal:
         self.ratio = torch.full((LABELS,), 0.3, device=DEVICE)
 
     def __call__(self) -> None:
+        loss = self.objective()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def objective(self) -> Tensor:
         outputs = [self.forward(x) for x in self.images]
         loss = self.classification(torch.cat([logits for logits, _ in outputs]), self.targets.repeat(4, 1))
         large, large_mirrored, small, small_mirrored = (heatmaps for _, heatmaps in outputs)
@@ -112,10 +118,7 @@ class Literal:
         loss = loss + F.mse_loss(self.mirrored(small), small_mirrored)
         common = 42  # the least common multiple of 7 and 6 cells
         each = [F.interpolate(torch.cat(x), size=common) for x in ((large, large_mirrored), (small, small_mirrored))]
-        loss = loss + F.mse_loss(*each)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        return loss + F.mse_loss(*each)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, L) and heatmaps (B, L, h, w)."""
