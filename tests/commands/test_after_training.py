@@ -70,7 +70,7 @@ def test_evaluate_takes_the_mean_over_test_views(vac: Vac, trained: Path, tmp_pa
     assert outcome.code == 0, outcome.err
     assert "best epoch, test split, mean over the views fs, 12 samples" in outcome.out
     task = assembly.load_task(run, config).eval()
-    split = assembly.datamodule(config, [config.image_size]).split("test")
+    split = assembly.datamodule(config, [config.image_size], "cpu", 1).split("test")
     large = task.normalise(torch.stack([split[i].images[0] for i in range(12)]))
     shown = [large, torch.nn.functional.interpolate(large, (small, small), mode="bilinear", antialias=True)]
     with torch.inference_mode():
