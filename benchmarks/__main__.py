@@ -128,7 +128,7 @@ def facts() -> dict[str, str]:
         "Device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else "none but the processor",
         "Threads": f"{torch.get_num_threads()} (OMP_NUM_THREADS {given}); 1 in {ones}",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-        "System": f"Python {platform.python_version()}, {platform.system()} {platform.release()}",
+        "System": f"Python {platform.python_version()}, {platform.system()}",
         "Date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC",
     }
 
