@@ -124,7 +124,7 @@ def test_a_job_has_its_share_of_the_processors(
     }
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(hydra))
     config = OmegaConf.create({"trainer": {"devices": devices}})
-    assert launchers._processors(jobs) // launchers._processes(config) == expected
+    assert launchers._processors(jobs) // launchers.processes_here(config) == expected
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm", "ray"])
