@@ -8,33 +8,16 @@ Each figure is the median of interleaved rounds in one process, against the same
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import torchvision
+from measuring import DEVICE, Result, interleaved, medians, report
 
 from vac_lightning.checkpoints import CheckpointFiles, read_checkpoint
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def medians(ways: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Seconds of each way; the first round warms up, and the order turns so that neither always runs second."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(repeats + 1):
-        for name in sorted(ways, reverse=bool(repeat % 2)):
-            _wait()
-            start = time.perf_counter()
-            ways[name]()
-            _wait()
-            if repeat:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def main() -> None:
@@ -67,34 +50,29 @@ def main() -> None:
         "trainer.deterministic=true": lambda: step(deterministic=True),
         "seeding and checking every step": lambda: step(checked=True),
     }
+    where = f"{words.backbone}, batch {words.batch} at {words.size} pixels"
     for what, way in pairs.items():
-        found = medians({"with": way, "without": step}, words.repeats)
-        print(f"{what}: {1e3 * found['with']:.1f} ms a step, ratio {found['with'] / found['without']:.3f}")
+        report([compared(f"{what}, {where}", {"with": way, "without": step}, words.repeats, "a step without")])
     torch.use_deterministic_algorithms(False)
     state = {"state_dict": network.state_dict(), "optimizer_states": [optimizer.state_dict()]}
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         path = Path(folder, "last.ckpt")
         files = CheckpointFiles()
-        ways = {
+        ways: dict[str, Callable[[], object]] = {
             "with": lambda: files.save_checkpoint(state, path),
             "without": lambda: torch.save(state, Path(folder, "bare.ckpt")),
         }
-        found = medians(ways, words.repeats)
-        mebibytes = path.stat().st_size / 2**20
-        print(
-            f"writing a checkpoint of {mebibytes:.0f} MiB whole or not at all: {1e3 * found['with']:.0f} ms,"
-            f" ratio to torch.save {found['with'] / found['without']:.2f}"
-        )
-        found = medians({"with": lambda: read_checkpoint(path), "without": lambda: torch.load(path)}, words.repeats)
-        print(
-            f"reading it with its checksums: {1e3 * found['with']:.0f} ms,"
-            f" ratio to torch.load {found['with'] / found['without']:.2f}"
-        )
+        written = compared("writing a checkpoint whole or not at all", ways, words.repeats, "torch.save")
+        print(f"checkpoints of {path.stat().st_size / 2**20:.0f} MiB")
+        ways = {"with": lambda: read_checkpoint(path), "without": lambda: torch.load(path)}
+        report([written, compared("reading it with its checksums", ways, words.repeats, "torch.load")])
 
 
-def _wait() -> None:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+def compared(what: str, ways: Mapping[str, Callable[[], object]], repeats: int, rival: str) -> Result:
+    """The time of the one way to that of the other."""
+    found = medians(interleaved(ways, repeats))
+    ours, bare = found["with"], found["without"]
+    return Result(f"time of {what}, to {rival}", f"{1e3 * ours:.1f} ms", f"{1e3 * bare:.1f} ms", ours / bare)
 
 
 if __name__ == "__main__":

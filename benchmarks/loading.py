@@ -53,6 +53,7 @@ def memory(pid: int) -> tuple[float, float]:
 
 def main() -> None:
     import numpy as np
+    from measuring import Result, report
     from reading import BATCH, SIZES
 
     from vac_lightning.data.datamodule import DataModule
@@ -71,11 +72,13 @@ def main() -> None:
         data.setup("fit")
         data.limits["val"] = 200
         loaders = {"first": data.val_dataloader(), "second": data.train_dataloader()}
+        results = []
         for which, loader in loaders.items():
             start = time.perf_counter()
             batches = iter(loader)
             next(batches)
-            print(f"first batch of the {which} loader after {time.perf_counter() - start:.2f} s")
+            waited = f"{time.perf_counter() - start:.2f} s"
+            results.append(Result(f"loading: wait for the first batch of the {which} loader", waited, "", None))
             for _ in zip(range(100), batches, strict=False):
                 pass
             weights = [memory(child.pid) for child in multiprocessing.active_children() if child.pid]
@@ -85,7 +88,8 @@ def main() -> None:
                 pass
         start = time.perf_counter()
         next(iter(loaders["first"]))
-        print(f"first batch of the first loader's next epoch after {time.perf_counter() - start:.2f} s")
+        waited = f"{time.perf_counter() - start:.2f} s"
+        report([*results, Result("loading: wait for the first batch of the next epoch", waited, "", None)])
 
 
 if __name__ == "__main__":

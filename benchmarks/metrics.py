@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import sklearn
+from measuring import Result, interleaved, medians, report
 from sklearn.metrics import average_precision_score
 
 from vac_lightning.metrics import PROTOCOLS, evaluate
@@ -68,23 +67,16 @@ def main() -> None:
     arrays = logits.nbytes + targets.nbytes
     print(f"{words.samples} x {words.labels} scores, {arrays / 1e6:.1f} MB with their targets, {words.repeats} rounds")
     print(f"NumPy {np.__version__}, scikit-learn {sklearn.__version__}, ratios to scikit-learn's AP alone")
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(words.repeats + 1):
-        # The first round warms up; the order turns so that none always runs last.
-        for name in sorted(runs, reverse=bool(repeat % 2)):
-            start = time.perf_counter()
-            runs[name]()
-            if repeat:
-                times[name].append(time.perf_counter() - start)
-    rival = statistics.median(times["scikit-learn"])
+    times = medians(interleaved(runs, words.repeats))
+    rival = times.pop("scikit-learn")
     options = [f"--samples={words.samples}", f"--labels={words.labels}"]
-    for name, values in times.items():
-        seconds = statistics.median(values)
+    results = []
+    for name, seconds in times.items():
         extra = json.loads(subprocess.check_output([sys.executable, __file__, *options, f"--peak={name}"]))
-        print(
-            f"{name:<12} {1e3 * seconds:6.1f} ms, ratio {seconds / rival:.3f};"
-            f" peak {(arrays + extra) / 1e6:6.1f} MB, {(arrays + extra) / arrays:.2f} x the arrays"
-        )
+        print(f"{name:<12} peak {(arrays + extra) / 1e6:6.1f} MB, {(arrays + extra) / arrays:.2f} x the arrays")
+        what = f"evaluating {words.samples:,} x {words.labels} scores, {name}, time to scikit-learn's AP alone"
+        results.append(Result(what, f"{1e3 * seconds:.1f} ms", f"{1e3 * rival:.1f} ms", seconds / rival))
+    report(results)
 
 
 if __name__ == "__main__":

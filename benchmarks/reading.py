@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import Result, interleaved, medians, report
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional
@@ -103,11 +103,9 @@ def with_views(batches: Iterable[Batch]) -> Iterable[list[torch.Tensor]]:
         yield [view for images in normal for view in (images, images.flip(-1))]
 
 
-def seconds(batches: Iterable[Any]) -> float:
-    start = time.perf_counter()
-    for _ in batches:
+def read_all(make: Callable[[], Iterable[Any]]) -> None:
+    for _ in make():
         pass
-    return time.perf_counter() - start
 
 
 def difference(people: list[Photo], folder: Path) -> str:
@@ -144,15 +142,18 @@ def main() -> None:
             "cached": lambda: cached,
             "cached, with views": lambda: with_views(cached),
         }
-        taken: dict[str, list[float]] = {way: [] for way in ways}
-        for number in range(words.rounds + 1):  # the first round warms up
-            for way in sorted(ways, reverse=bool(number % 2)):
-                taken[way].append(seconds(ways[way]()))
+        taken = interleaved({way: partial(read_all, make) for way, make in ways.items()}, words.rounds)
+        rates = {way: len(people) / median for way, median in medians(taken).items()}
+        results = []
         for way, values in taken.items():
-            ratios = sorted(rival / value for rival, value in zip(taken["literal"][1:], values[1:], strict=True))
-            rate, ratio = len(people) / statistics.median(values[1:]), statistics.median(ratios)
-            print(f"{way:<18} {rate:8.0f} samples/s, {ratio:5.2f} x literal ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+            ratios = sorted(rival / value for rival, value in zip(taken["literal"], values, strict=True))
+            print(f"{way:<18} {rates[way]:8.0f} samples/s ({ratios[0]:.2f} to {ratios[-1]:.2f} x literal)")
+            told = (f"{rates[which]:.0f} samples/s" for which in (way, "literal"))
+            if way != "literal":
+                what = f"reading photographs, {way}, against the authors' steps"
+                results.append(Result(what, *told, statistics.median(ratios)))
         print(f"fast differs from paper by {difference(people, folder)}")
+        report(results)
 
 
 if __name__ == "__main__":

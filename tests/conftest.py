@@ -85,7 +85,7 @@ class Training:
                     **os.environ,
                     "OMP_NUM_THREADS": "1",
                     "PYTHONPATH": os.pathsep.join(filter(None, folders)),
-                    "VAC_ALLOW": "test_failures,test_processes",
+                    "VAC_ALLOW": "test_failures,test_memory,test_processes",
                 },
                 preexec_fn=limits and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits)),
             )

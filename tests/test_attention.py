@@ -51,6 +51,17 @@ def test_two_grids_are_compared_on_their_common_one() -> None:
     )
 
 
+def test_cells_in_sight_count_as_on_the_common_grid() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(2, 3, side, side, generator=generator) for side in (4, 3))
+    visible = torch.rand(4, 4, generator=generator) > 0.3
+    fine_a, fine_b = (
+        x.repeat_interleave(12 // x.shape[-1], -1).repeat_interleave(12 // x.shape[-1], -2) for x in (a, b)
+    )
+    seen = visible.repeat_interleave(3, -1).repeat_interleave(3, -2)
+    assert squared_differences(a, b, visible) == pytest.approx(squared_differences(fine_a, fine_b, seen), rel=1e-12)
+
+
 def test_pointing_and_energy_on_heatmaps_made_by_hand() -> None:
     masks = torch.zeros(1, 2, 4, 4, dtype=torch.bool)
     masks[:, :, :2, :2] = True
@@ -104,3 +115,13 @@ def test_measuring_is_repeatable_and_leaves_no_trace() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert measured.network.training
     assert quality.measure(measured, Masked("test", (LARGE,))) == first
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_labels_in_chunks_are_all_labels(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(2, 7, side, side, generator=generator) for side in (4, 3))
+    visible = torch.rand(4, 4, generator=generator) > 0.3
+    whole = squared_differences(a, b, visible)
+    monkeypatch.setattr("vac_lightning.views.MAX_ELEMENTS", at_once * 2 * 2 * 36)
+    assert squared_differences(a, b, visible) == pytest.approx(whole, rel=1e-12)

@@ -70,6 +70,7 @@ from vac_lightning.metrics import PROTOCOLS
         ("train trainer.precision=17", ["17", "bf16-mixed"]),
         ("evaluate", ["run=", "predictions=", "one of the two"]),
         ("evaluate run=/nowhere", ["/nowhere", "not a run folder"]),
+        ("evaluate run=/nowhere test_views=true", ["test_views=True", "none, or letters"]),
         ("evaluate run=/nowhere split=half", ["split=half", "train, val or test"]),
         ("train data=table data.table=a.csv data.num_workers=2", ["'data.num_workers'", "label_column", "paths"]),
         ("doctor data=coco data.table=a.csv", ["'data.table'", "annotations", "images"]),

@@ -54,12 +54,12 @@ def test_evaluation_is_the_same_to_the_last_bit_on_any_number_of_processes(tmp_p
     scenes = "data.scenes={train: 16, val: 2, test: 11}"
     words = ("transform=f", "batch_size=3", "trainer.max_epochs=1", "trainer.limit_test_batches=null")
     vac("train", *SMOKE, scenes, f"run_dir={tmp_path / 'run'}", *words)
-    for split, samples in (("test", 11), ("val", 2)):
+    for split, samples, views in (("test", 11, "none"), ("val", 2, "fs")):
         printed, predictions = [], []
         for processes in (1, 2, 3):
             out = tmp_path / f"{split}{processes}"
             words = (f"split={split}", f"devices={processes}", "accelerator=cpu", f"out={out}", "protocol=all")
-            lines = vac("evaluate", f"run={tmp_path / 'run'}", *words).splitlines()
+            lines = vac("evaluate", f"run={tmp_path / 'run'}", f"test_views={views}", *words).splitlines()
             printed.append([line for line in lines if "it/s" not in line])
             predictions.append((out / "predictions.npz").read_bytes())
         assert printed[0] == printed[1] == printed[2]
@@ -71,30 +71,46 @@ def test_evaluation_is_the_same_to_the_last_bit_on_any_number_of_processes(tmp_p
         np.testing.assert_array_equal(array, own[name])
 
 
+def train_without_batch_norm(run_dir: Path, processes: int, *words: str) -> None:
+    """An epoch of 20 samples in double precision; plain SGD makes every weight a sum of gradients."""
+    vac(
+        "train",
+        *SMOKE,
+        f"run_dir={run_dir}",
+        "data.scenes={train: 20, val: 6, test: 6}",
+        "~backbone",
+        "+backbone={_target_: test_processes.without_batch_norm}",
+        "+backbone_name=Plain",
+        "transform=fs",
+        "optimizer=sgd",
+        "scheduler=constant",
+        "optimizer.lr=0.05",
+        "trainer={max_epochs: 1, limit_train_batches: null, precision: 64-true, log_every_n_steps: 1}",
+        "trainer.accelerator=cpu",
+        f"trainer.devices={processes}",
+        *words,
+    )
+
+
+@pytest.mark.slow
+def test_accumulated_steps_of_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
+    """Three steps, of 8, 8 and 4 samples at once, and in batches of 4 that two processes share, the last one alone."""
+    train_without_batch_norm(tmp_path / "one", 1, "batch_size=8")
+    train_without_batch_norm(tmp_path / "two", 2, "batch_size=4", "trainer.accumulate_grad_batches=2")
+    a, b = (torch.load(tmp_path / x / "checkpoints" / "last.ckpt", weights_only=True) for x in ("one", "two"))
+    assert a["global_step"] == b["global_step"] == 3
+    for name, value in a["state_dict"].items():
+        torch.testing.assert_close(b["state_dict"][name], value, rtol=0, atol=1e-12)
+
+
 @pytest.mark.slow
 def test_a_step_of_several_processes_has_the_gradient_of_one(tmp_path: Path) -> None:
-    """In double precision, over an epoch of four steps, the last of 2 samples for up to 3 processes.
+    """Over an epoch of four steps, the last of 2 samples for up to 3 processes.
 
-    Plain SGD makes every weight a sum of gradients; the losses logged are means over the same samples.
+    The losses logged are means over the same samples.
     """
     for processes in (1, 2, 3):
-        vac(
-            "train",
-            *SMOKE,
-            f"run_dir={tmp_path / str(processes)}",
-            "data.scenes={train: 20, val: 6, test: 6}",
-            "~backbone",
-            "+backbone={_target_: test_processes.without_batch_norm}",
-            "+backbone_name=Plain",
-            "transform=fs",
-            "batch_size=6",
-            "optimizer=sgd",
-            "scheduler=constant",
-            "optimizer.lr=0.05",
-            "trainer={max_epochs: 1, limit_train_batches: null, precision: 64-true, log_every_n_steps: 1}",
-            "trainer.accelerator=cpu",
-            f"trainer.devices={processes}",
-        )
+        train_without_batch_norm(tmp_path / str(processes), processes, "batch_size=6")
     one = Run(tmp_path / "1")
     for other in (Run(tmp_path / "2"), Run(tmp_path / "3")):
         a, b = (torch.load(run.checkpoints / "last.ckpt", weights_only=True)["state_dict"] for run in (one, other))

@@ -9,12 +9,15 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import Training
+from conftest import Outcome, Training
 
+from vac_lightning.data.base import Batch
 from vac_lightning.runs import Run
+from vac_lightning.task import VACTask
 
 WORDS = (
     "data.scenes={train: 90, val: 20, test: 16}",  # 12 batches, the last of 2
@@ -152,3 +155,27 @@ def test_a_signal_saves_ends_in_time_with_its_code_and_the_run_goes_on_exactly(
     assert Run(stopped).results()["resumed_at_steps"] == [checkpoint["global_step"]]
     names = {path.name.rpartition("-")[2] for path in (stopped / "wandb").glob("offline-run-*")}
     assert len(names) == 1  # one W&B run
+
+
+@pytest.mark.slow
+def test_a_validation_within_accumulated_gradients_is_no_place_to_go_on_from(
+    smoke: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("transform=f", "trainer.accumulate_grad_batches=2", "+trainer.val_check_interval=1")
+    assert smoke(*words, "experiment=whole").code == 0
+    step = VACTask.training_step
+
+    def broken(task: VACTask, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        if (task.current_epoch, batch_idx) == (1, 1):
+            raise MemoryError
+        return step(task, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VACTask, "training_step", broken)
+        assert smoke(*words, "experiment=broken").code == 1
+    assert smoke(*words, "experiment=broken").code == 0
+    whole, other = (Run(tmp_path / "runs" / name / "Tiny+ACf" / "seed=0") for name in ("whole", "broken"))
+    assert other.results()["resumed_at_steps"] == [2]
+    a, b = (torch.load(run.checkpoints / "last.ckpt", weights_only=True)["state_dict"] for run in (whole, other))
+    assert same(a, b)
+    assert rows(whole.path) == rows(other.path)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vac_lightning.data.base import Batch, Sample
 from vac_lightning.data.datamodule import DataModule
 from vac_lightning.metrics import evaluate
-from vac_lightning.networks.backbones import tiny
+from vac_lightning.networks.backbones import Backbone, tiny
 from vac_lightning.networks.cam import CAMNetwork
 from vac_lightning.task import VACTask
 from vac_lightning.transforms import Flip, Rotate, Translate, random_flip, random_quarter_turn, random_translate
@@ -286,3 +286,110 @@ def test_other_precisions_train_alike(precision):
 def test_lambda_is_a_weight(lambda_):
     with pytest.raises(ValueError, match="lambda="):
         vac_task("f", lambda_)
+
+
+class Recorded(VACTask):
+    """Keeps the gradients that the optimiser is given."""
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        self.gradients.append([parameter.grad.clone() for parameter in self.network.parameters()])
+
+
+def plainly_trained(samples: int, batch_size: int, batches: int, clip: float | None) -> Recorded:
+    """An epoch in double precision, of a network without statistics over the batch."""
+    torch.manual_seed(0)
+    backbone = Backbone(nn.Sequential(nn.Conv2d(3, 8, 5, stride=8), nn.ReLU()), channels=8)
+    network = CAMNetwork(backbone, len(LABELS))
+    task = Recorded(
+        network,
+        Views("f", LARGE, (SMALL,), RANDOM, WEIGHTS),
+        LABELS,
+        RATIO,
+        optimizer=partial(torch.optim.SGD, lr=0.01, momentum=0.9),
+    )
+    task.gradients = []
+    data = DataModule(partial(Noise, n=samples), task.views.sizes, batch_size=batch_size)
+    options = {"accumulate_grad_batches": batches, "gradient_clip_val": clip, "precision": "64-true"}
+    trainer(max_epochs=1, **options).fit(task, datamodule=data)
+    return task
+
+
+@pytest.mark.parametrize("samples", [24, 22, 20, 18])
+@pytest.mark.parametrize("clip", [None, 0.3])
+def test_accumulated_batches_have_the_gradient_of_one_large_batch(samples, clip):
+    """A full epoch, a short last batch, a last window of one full batch, and of one short batch."""
+    whole, parts = plainly_trained(samples, 8, 1, clip), plainly_trained(samples, 4, 2, clip)
+    assert len(whole.gradients) == len(parts.gradients) == 3
+    for expected, found in zip(whole.gradients, parts.gradients, strict=True):
+        for a, b in zip(expected, found, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-12)
+    clipped = [float(torch.cat([x.flatten() for x in g]).norm()) for g in whole.gradients]
+    assert all(norm <= 0.3 + 1e-6 for norm in clipped) == (clip is not None)
+
+
+def viewing(word: str, backbone: nn.Module | None = None) -> VACTask:
+    """An untrained task that answers by the mean over the test views of a word."""
+    torch.manual_seed(0)
+    views = None if word == "none" else Views(word, LARGE, (SMALL,), RANDOM, WEIGHTS)
+    network = CAMNetwork(backbone or tiny(), len(LABELS))
+    return VACTask(network, Views("none", LARGE, (), RANDOM, WEIGHTS), LABELS, RATIO, test_views=views).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("word", ["f", "s", "fs"])
+def test_answers_at_test_time_are_means_by_hand(word):
+    task = viewing(word)
+    images = torch.from_numpy(Noise("test", [LARGE]).images[0][:3])
+    output = task(images)
+    for i, image in enumerate(task.normalise(images)):
+        logits, heatmaps = [], []
+        for size in (LARGE, SMALL) if "s" in word else (LARGE,):
+            shown = F.interpolate(image[None], size=(size, size), mode="bilinear", antialias=True)[0].numpy()
+            for mirrored in (False, True) if "f" in word else (False,):
+                x, m = answer(task, shown[..., ::-1] if mirrored else shown)
+                logits.append(x)
+                m = torch.from_numpy(m[..., ::-1].copy() if mirrored else m)[None]
+                heatmaps.append(F.interpolate(m, size=(4, 4), mode="bilinear", align_corners=False)[0].numpy())
+        np.testing.assert_allclose(output.logits[i], np.mean(logits, 0), atol=1e-5)
+        np.testing.assert_allclose(output.heatmaps[i], np.mean(heatmaps, 0), atol=1e-5)
+
+
+class Cells(nn.Module):
+    """A backbone that turns and mirrors as its images do, built of cell means: equivariant by construction."""
+
+    channels = 6
+
+    def forward(self, images: Tensor) -> Tensor:
+        cells = F.avg_pool2d(images, 8)
+        return torch.cat([cells, cells.square()], 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("word", ["f", "r", "rf"])
+def test_an_equivariant_network_answers_the_same_whatever_the_views(word):
+    plain, viewed = (viewing(name, Cells()) for name in ("none", word))
+    images = torch.from_numpy(Noise("test", [LARGE]).images[0])
+    torch.testing.assert_close(viewed(images), plain(images), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_of_shifted_views_the_cells_out_of_sight_are_left_out():
+    plain, viewed = (viewing(name, Cells()) for name in ("none", "t"))
+    images = torch.from_numpy(Noise("test", [LARGE]).images[0])
+    torch.testing.assert_close(viewed(images).heatmaps, plain(images).heatmaps, rtol=1e-4, atol=1e-5)
+    assert (viewed(images).logits - plain(images).logits).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("word", "views"),
+    [("none", {32: 1}), ("f", {32: 2}), ("s", {32: 1, 24: 1}), ("fs", {32: 2, 24: 2}), ("t", {32: 5})],
+)
+def test_test_views_are_one_pass_a_size_without_heatmaps(word, views):
+    task, passes = viewing(word), []
+    task.network.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append((tuple(args[0].shape), kwargs)), with_kwargs=True
+    )
+    trainer().test(task, dataloaders=module(task).evaluation_loader("test"), verbose=False)
+    shapes = [(n * number, 3, size, size) for n in (4, 4, 2) for size, number in views.items()]
+    assert passes == [(shape, {"heatmaps": False}) for shape in shapes]

@@ -116,6 +116,39 @@ def test_without_its_mask_a_continuous_transform_is_not_followed(transform):
     assert attention_consistency(aligned, answer) > 0.1
 
 
+@pytest.mark.parametrize("word", WORDS)
+@settings(max_examples=12, deadline=None)
+@given(seed=seeds, grid=st.integers(2, 9))
+def test_the_inverse_brings_heatmaps_back_exactly(word, seed, grid):
+    (pair,) = Views(word, grid, (), LETTERS, WEIGHTS).plan(generator(seed), lambda _: (grid, grid)).pairs
+    heatmaps, back = integers(seed, 2, 3, grid, grid), pair.transform.inverse()
+    moved = pair.transform.heatmap(heatmaps)
+    again = back.heatmap(moved)
+    kept = back.visible((grid, grid))
+    assert torch.equal(again[..., kept], heatmaps[..., kept])
+    assert kept.sum() == pair.transform.visible((grid, grid)).sum()
+    if word == "t" or torch.equal(moved, heatmaps):
+        assert not again[..., ~kept].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    slope=st.tuples(st.floats(-2, 2), st.floats(-2, 2)),
+    side=st.integers(5, 24),
+    transforms=st.lists(st.one_of(continuous, st.just(Flip()), st.just(Scale(9))), min_size=1, max_size=3),
+)
+def test_the_inverse_brings_ramps_back_from_any_shift_and_angle(slope, side, transforms):
+    """Bilinear interpolation of a ramp is the ramp, up to 1e-4 that each sampling of a cell may miss."""
+    transform = Compose(tuple(transforms))
+    rows, columns = torch.meshgrid(*2 * [torch.arange(side, dtype=torch.double)], indexing="ij")
+    ramp = (5 + slope[0] * rows + slope[1] * columns)[None, None]
+    back = transform.inverse()
+    kept = Compose((transform, back)).visible((side, side))
+    again = back.heatmap(transform.heatmap(ramp))
+    missing = 4e-4 * len(transforms) * float(ramp.abs().max())
+    torch.testing.assert_close(again[..., kept], ramp[..., kept], rtol=0, atol=missing)
+
+
 @pytest.mark.parametrize("word", ["s", "fs", "rs", "ts", "trsf", "sf"])
 @pytest.mark.parametrize("sizes", [(64, 48), (72, 48), (40, 16)])
 @pytest.mark.parametrize("seed", range(4))

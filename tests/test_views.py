@@ -16,9 +16,10 @@ from vac_lightning.transforms import (
     Translate,
     random_flip,
     random_quarter_turn,
+    random_rotate,
     random_translate,
 )
-from vac_lightning.views import Views
+from vac_lightning.views import Views, labels_at_once
 
 WEIGHTS = {"large": 0.6, "small": 0.7, "scale": 0.8}
 LETTERS = {
@@ -219,3 +220,114 @@ def test_views_keep_the_memory_layout_of_their_source(word, layout):
     """A turned image has its strides turned too, and convolutions on it would take the slow way."""
     images = torch.rand(2, 3, 224, 224).contiguous(memory_format=layout)
     assert all(view.is_contiguous(memory_format=layout) for view in plan(word).images(images).values())
+
+
+@pytest.mark.parametrize("word", ["fs", "t", "ts"])
+@pytest.mark.parametrize("norm", ["mse", "l2"])
+def test_labels_compared_in_chunks_have_the_loss_and_the_gradient_of_all(word, norm, monkeypatch):
+    views_of = plan(word)
+    heatmaps = {size: x.requires_grad_() for size, x in heatmaps_of(views_of, labels=7).items()}
+    weights = {pair.name: 0.5 + number for number, pair in enumerate(views_of.pairs)}
+
+    def found() -> tuple[list[Tensor], int]:
+        """The terms and the gradients, and the bytes that are kept for the backward pass."""
+        kept = 0
+
+        def count(x: Tensor) -> Tensor:
+            nonlocal kept
+            kept += 0 if x.untyped_storage().data_ptr() in own else x.nbytes
+            return x
+
+        own = {x.untyped_storage().data_ptr() for x in heatmaps.values()}
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+            terms = views_of.consistency(heatmaps, norm)
+            most = kept
+        loss = sum(weights[name] * term for name, term in terms.items())
+        return [*terms.values(), *torch.autograd.grad(loss, list(heatmaps.values()))], most
+
+    whole, kept = found()
+    monkeypatch.setattr("vac_lightning.views.MAX_ELEMENTS", 2 * 2 * 49)  # at most two labels, and a short rest
+    chunked, kept_of_chunks = found()
+    assert kept_of_chunks < 0.2 * kept
+    for a, b in zip(whole, chunked, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-9)
+
+
+def test_the_labels_of_published_data_sets_are_compared_at_once():
+    """80 labels, 64 samples, two views of each, 448 and 384 pixels: their numbers do not depend on the bound."""
+    assert labels_at_once(rows=2 * 64, cells=(14 + 12 - 2) ** 2) >= 80
+
+
+UP, DOWN, LEFT, RIGHT = Translate(-1 / 7, 0), Translate(1 / 7, 0), Translate(0, -1 / 7), Translate(0, 1 / 7)
+DRAWN = random_rotate(Generator().manual_seed(0), (7, 7))
+TURNS = [Rotate(90), Rotate(180), Rotate(270)]
+
+
+@pytest.mark.parametrize(
+    ("word", "groups"),
+    [
+        ("f", {224: [Flip()]}),
+        ("r", {224: TURNS}),
+        ("t", {224: [UP, DOWN, LEFT, RIGHT]}),
+        ("s", {224: [], 192: [], 128: []}),
+        ("fs", {size: [Flip()] for size in (224, 192, 128)}),
+        ("rf", {224: [Flip(), *(move for turn in TURNS for move in (turn, Compose((turn, Flip()))))]}),
+        ("u", {224: [DRAWN]}),
+    ],
+)
+def test_test_views_are_every_choice_of_letters_at_every_size(word, groups):
+    made = Views(word, 224, (128, 192), {**LETTERS, "u": random_rotate}, WEIGHTS).test_plan(grid)
+    assert {size: list(moves[1:]) for size, moves in made.groups.items()} == groups
+    assert all(moves[0] == Compose() for moves in made.groups.values())
+    assert made.pairs == ()
+
+
+@pytest.mark.parametrize("word", ["f", "s", "fs", "r", "rtf", "ts"])
+def test_means_are_those_of_loops_over_views_and_cells(word):
+    """Small heatmaps, where a cell's place on the larger grid is interpolated by hand."""
+    made = views(word).test_plan(grid)
+    batch, labels = 2, 3
+    heatmaps = heatmaps_of(made, batch, labels)
+    cells = grid(224)[0]
+    total, count = torch.zeros(batch, labels, cells, cells), torch.zeros(cells, cells)
+    for size, moves in made.groups.items():
+        side = grid(size)[0]
+        numbers = torch.arange(float(side * side)).reshape(1, 1, side, side) + 1
+        for view, move in enumerate(moves):
+            came_from = move.heatmap(numbers)[0, 0]  # the image's cell that each cell of the view shows, 0 for none
+            back, seen = torch.zeros(batch, labels, side, side), torch.zeros(side, side)
+            for row in range(side):
+                for column in range(side):
+                    if number := int(came_from[row, column]):
+                        at = divmod(number - 1, side)
+                        back[:, :, at[0], at[1]] = heatmaps[size][view * batch : (view + 1) * batch, :, row, column]
+                        seen[at] = 1
+            weights = torch.zeros(cells, side)
+            for cell in range(cells):
+                place = min(max((cell + 0.5) * side / cells - 0.5, 0), side - 1)
+                weights[cell, int(place)] += 1 - place % 1
+                weights[cell, min(int(place) + 1, side - 1)] += place % 1
+            whole = (weights @ seen @ weights.T) > 0.999
+            total += torch.einsum("ar,blrc,dc->blad", weights, back, weights) * whole
+            count += whole
+    torch.testing.assert_close(made.mean_heatmaps(heatmaps), total / count)
+    logits = {size: torch.randn(len(moves) * batch, labels) for size, moves in made.groups.items()}
+    by_hand = [
+        sum(logits[size][view * batch + i] for size, moves in made.groups.items() for view in range(len(moves)))
+        for i in range(batch)
+    ]
+    number = sum(map(len, made.groups.values()))
+    torch.testing.assert_close(made.mean_logits(logits), torch.stack(by_hand) / number)
+
+
+def test_means_are_not_rounded_to_half_precision():
+    made = views("f").test_plan(grid)
+    logits = torch.tensor([[1.0], [1.0078125]]).bfloat16()
+    assert made.mean_logits({224: logits}).tolist() == [[1.00390625]]
+    heatmaps = torch.ones(2, 1, 7, 7).bfloat16() * logits[..., None, None]
+    assert made.mean_heatmaps({224: heatmaps}).unique().tolist() == [1.00390625]
+
+
+def test_a_grid_of_one_cell_has_no_shifted_test_view():
+    with pytest.raises(ValueError, match=r"1 x 1.*larger images"):
+        views("t", size=32).test_plan(grid)

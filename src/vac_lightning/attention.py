@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["AttentionQuality", "energy_inside", "pointing_game", "squared_differences"]
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +12,10 @@ import torch
 from torch import Generator, Tensor
 
 from vac_lightning.data.base import Batch, Dataset, collate
+from vac_lightning.losses import common_grid
 from vac_lightning.task import VACTask
 from vac_lightning.transforms import Scale
-from vac_lightning.views import Sampler, Views
+from vac_lightning.views import Sampler, Views, labels_at_once
 
 
 class AttentionQuality:
@@ -96,14 +96,24 @@ def squared_differences(a: Tensor, b: Tensor, visible: Tensor) -> tuple[float, f
     Their ratio is 0 for equal patterns, 1 in the mean for unrelated ones, 2 for opposite ones of one contrast,
     whatever the scale and offset of a network's heatmaps.
 
-    a, b: heatmaps (B, L, h, w) and (B, L, h', w'), compared on the least common multiple of the two grids.
+    a, b: heatmaps (B, L, h, w) and (B, L, h', w'), compared on the least common multiple of the two grids, without
+        building it.
     visible: bool (h, w), what of a is seen in both.
     """
-    height, width = math.lcm(a.shape[-2], b.shape[-2]), math.lcm(a.shape[-1], b.shape[-1])
-    seen = _spread(visible.to(a.device), height, width).flatten()
-    flat = [_spread(m, height, width).flatten(2)[..., seen].double() for m in (a, b)]
-    first, second = (m - m.mean(-1, keepdim=True) for m in flat)
-    return float((first - second).square().sum()), float(first.square().sum() + second.square().sum())
+    a_rows, b_rows, heights = common_grid(a.shape[-2], b.shape[-2], a.device)
+    a_columns, b_columns, widths = common_grid(a.shape[-1], b.shape[-1], a.device)
+    seen = visible.to(a.device)[a_rows[:, None], a_columns]
+    weight = (heights[:, None] * widths)[seen].double()
+    a_cells = (a_rows[:, None] * a.shape[-1] + a_columns)[seen]
+    b_cells = (b_rows[:, None] * b.shape[-1] + b_columns)[seen]
+    at_once = labels_at_once(len(a), 2 * len(weight))  # of double precision
+    moved = spread = 0.0
+    for x, y in zip(a.split(at_once, 1), b.split(at_once, 1), strict=True):
+        flat = (m.flatten(2)[..., cells].double() for m, cells in ((x, a_cells), (y, b_cells)))
+        first, second = (m - (m @ weight / weight.sum())[..., None] for m in flat)
+        moved += float(((first - second).square() @ weight).sum())
+        spread += float((first.square() @ weight).sum() + (second.square() @ weight).sum())
+    return moved, spread
 
 
 def pointing_game(heatmaps: Tensor, masks: Tensor) -> Tensor:
@@ -146,11 +156,6 @@ def _percent(localised: Sequence[Tensor]) -> dict[str, float]:
 def _upsampled(heatmaps: Tensor, masks: Tensor) -> Tensor:
     size = (masks.shape[-2], masks.shape[-1])
     return torch.nn.functional.interpolate(heatmaps.float(), size, mode="bilinear", align_corners=False)
-
-
-def _spread(maps: Tensor, height: int, width: int) -> Tensor:
-    """(..., h, w) on a finer grid, every cell repeated."""
-    return maps.repeat_interleave(height // maps.shape[-2], -2).repeat_interleave(width // maps.shape[-1], -1)
 
 
 def _largest(batch: Batch) -> Tensor:

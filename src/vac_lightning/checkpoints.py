@@ -133,6 +133,7 @@ class Checkpoints(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         stop_requests.install()
+        # Gradients that wait for further batches are not saved: such a validation is of the checkpoint before.
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not _accumulating(trainer):
             self._save(trainer, "validation")
 

@@ -23,6 +23,7 @@ NOT_OF_THE_RESULT = (
     "prefetch_factor",
     "pin_memory",
     "compile",
+    "activation_checkpointing",
     "attention",
 )
 """Top-level words that change where a run lies or how it is watched, not what comes out of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["asymmetric", "attention_consistency", "bce", "focal", "weighted_bce"]
+__all__ = ["asymmetric", "attention_consistency", "bce", "common_grid", "focal", "weighted_bce"]
 
 import math
 from typing import Literal
@@ -116,8 +116,8 @@ def attention_consistency(
         raise ValueError(f"visible has shape {tuple(mask.shape)}: expected that of heatmaps_a, {tuple(a.shape[-2:])}")
     cells: Tensor | float = 1.0
     if a.shape[-2:] != b.shape[-2:]:
-        a_rows, b_rows, heights = _common_grid(a.shape[-2], b.shape[-2], a.device)
-        a_columns, b_columns, widths = _common_grid(a.shape[-1], b.shape[-1], a.device)
+        a_rows, b_rows, heights = common_grid(a.shape[-2], b.shape[-2], a.device)
+        a_columns, b_columns, widths = common_grid(a.shape[-1], b.shape[-1], a.device)
         a = a[..., a_rows[:, None], a_columns]
         b = b[..., b_rows[:, None], b_columns]
         mask = None if mask is None else mask[a_rows[:, None], a_columns]
@@ -139,7 +139,7 @@ def attention_consistency(
     return per_map.mean() / count
 
 
-def _common_grid(a: int, b: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def common_grid(a: int, b: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """The intervals between all cell edges of two partitions of one side.
 
     Returns each interval's cell in a, its cell in b, and its length in cells of the least common multiple grid.

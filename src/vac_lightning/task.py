@@ -19,6 +19,7 @@ from vac_lightning.data.base import FILLER, Batch
 from vac_lightning.evaluation import MultilabelEvaluation
 from vac_lightning.losses import weighted_bce
 from vac_lightning.metrics import SUMMARY
+from vac_lightning.networks.cam import Output
 from vac_lightning.transforms import Scale
 from vac_lightning.views import ViewPlan, Views
 
@@ -60,6 +61,8 @@ class VACTask(pl.LightningModule):
         seed: of the transforms drawn, the same in every process, and of what the network draws (dropout).
         channels_last: memory layout of network and images.
         channels: C, of the images.
+        test_views: the transform set whose views are averaged wherever the task answers, see Views.test_plan; None for
+            the untransformed image alone.
     """
 
     positive_ratio: Tensor
@@ -83,6 +86,7 @@ class VACTask(pl.LightningModule):
         seed: int = 0,
         channels_last: bool = True,
         channels: int = 3,
+        test_views: Views | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= lambda_ < math.inf:
@@ -107,10 +111,22 @@ class VACTask(pl.LightningModule):
             self.register_buffer(name, 255 * of_channels.view(channels, 1, 1), persistent=False)
         self._grids: dict[int, tuple[int, int]] = {}
         self._sums: dict[str, float] = {}
+        self._window = (0, 0)
+        self._test_plan = None if test_views is None else test_views.test_plan(self._grid)
 
-    def forward(self, images: Tensor) -> Any:
-        """uint8 images (B, C, H, W) of any size -> Output at the evaluation size."""
-        return self.network(Scale(self.views.size).image(self.normalise(images)))
+    def forward(self, images: Tensor, heatmaps: bool = True) -> Any:
+        """uint8 images (B, C, H, W) of any size -> Output at the evaluation size, the mean over the test views.
+
+        heatmaps: off, only logits are asked for.
+        """
+        normal = Scale(self.views.size).image(self.normalise(images))
+        if self._test_plan is None:
+            return self.network(normal, heatmaps=heatmaps)
+        shown = {size: self.network(x, heatmaps=heatmaps) for size, x in self._test_plan.images(normal).items()}
+        logits = self._test_plan.mean_logits({size: output.logits for size, output in shown.items()})
+        if not heatmaps:
+            return Output(logits, None)
+        return Output(logits, self._test_plan.mean_heatmaps({size: output.heatmaps for size, output in shown.items()}))
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> float by the mean and deviation of ImageNet; the 0 of transforms is the mean.
@@ -147,7 +163,8 @@ class VACTask(pl.LightningModule):
         """One step on this process's share of a batch.
 
         The loss is weighted by the share, so that the mean of the processes' gradients, which is what DDP takes, is
-        the gradient of the mean over all samples of the batch. Logged are means over these too.
+        the gradient of the mean over all samples of the batch. Logged are means over these too. Of accumulated batches
+        it is the mean over the samples of all, see `on_before_optimizer_step`.
 
         Raises:
             NonFiniteError: in every process, where the loss of any is not finite.
@@ -163,8 +180,23 @@ class VACTask(pl.LightningModule):
             self._sums[name] = self._sums.get(name, 0.0) + total * value
         self.log("step/loss", means["loss"], on_step=True, on_epoch=False, prog_bar=True)
         share = samples * self.trainer.world_size / total
+        if self.trainer.accumulate_grad_batches > 1:
+            share *= self._accumulated(batch_idx, total)
         loss = terms["loss"] if share == 1 else share * terms["loss"]
         return {"loss": loss, "images": total * sum(map(len, plan.groups.values()))}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Divide accumulated gradients by the samples that they are of, before they are clipped.
+
+        Lightning divides by the number of batches to accumulate, however many and however full they were.
+        """
+        batches = self.trainer.accumulate_grad_batches
+        first, total = self._window
+        if batches > 1 and (factor := batches * first / total) != 1:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(factor)
 
     def on_train_epoch_end(self) -> None:
         samples = self._sums.pop("samples")
@@ -225,6 +257,12 @@ class VACTask(pl.LightningModule):
         total, *values = counted
         return int(total), {name: value / total for name, value in zip(terms, values, strict=True)}
 
+    def _accumulated(self, batch_idx: int, samples: int) -> float:
+        """The weight of a batch of so many samples among those that are accumulated: that of the first is 1."""
+        first, total = (samples, 0) if batch_idx % self.trainer.accumulate_grad_batches == 0 else self._window
+        self._window = (first or samples, total + samples)
+        return samples / self._window[0]
+
     def _diagnosed(
         self, batch: Batch, plan: ViewPlan, terms: Mapping[str, Tensor], means: Mapping[str, float]
     ) -> NonFiniteError:
@@ -256,10 +294,9 @@ class VACTask(pl.LightningModule):
         return batch.index[found.to(batch.index.device)].tolist()
 
     def _logits(self, batch: Batch) -> Tensor:
-        """Evaluation sees the large, untransformed image only."""
+        """Evaluation sees the large, untransformed image only, or test views made of it."""
         largest = batch.images if isinstance(batch.images, Tensor) else batch.images[0]
-        images = Scale(self.views.size).image(self.normalise(largest))
-        return self.network(images, heatmaps=False).logits
+        return self(largest, heatmaps=False).logits
 
     def _grid(self, size: int) -> tuple[int, int]:
         if size not in self._grids:

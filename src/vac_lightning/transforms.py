@@ -33,6 +33,7 @@ class Transform(Protocol):
     image: T on images (B, C, H, W), H = W; what comes in from outside is 0.
     heatmap: T on attention heatmaps (B, L, h, w), h = w, in the same relative coordinates.
     visible: bool (h, w) on the CPU, True where T(heatmap) comes from inside the original.
+    inverse: what brings T(heatmap) back, except where T moved it out of sight.
     """
 
     def image(self, x: Tensor) -> Tensor: ...
@@ -40,6 +41,8 @@ class Transform(Protocol):
     def heatmap(self, m: Tensor) -> Tensor: ...
 
     def visible(self, size: Size) -> Tensor: ...
+
+    def inverse(self) -> Transform: ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class Flip:
 
     def visible(self, size: Size) -> Tensor:
         return torch.ones(size, dtype=torch.bool)
+
+    def inverse(self) -> Flip:
+        return self
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,9 @@ class Translate:
     def visible(self, size: Size) -> Tensor:
         return _seen(self.image(torch.ones(1, 1, *size, dtype=torch.float32)))
 
+    def inverse(self) -> Translate:
+        return Translate(-self.dy, -self.dx)
+
 
 @dataclass(frozen=True)
 class Rotate:
@@ -93,6 +102,9 @@ class Rotate:
 
     def visible(self, size: Size) -> Tensor:
         return _seen(self.image(torch.ones(1, 1, *size, dtype=torch.float32)))
+
+    def inverse(self) -> Rotate:
+        return Rotate(-self.degrees)
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,10 @@ class Scale:
     def visible(self, size: Size) -> Tensor:
         return torch.ones(size, dtype=torch.bool)
 
+    def inverse(self) -> Transform:
+        """The identity: no heatmap was moved, and the image's size before is not known."""
+        return Compose()
+
 
 @dataclass(frozen=True)
 class Compose:
@@ -134,6 +150,9 @@ class Compose:
         for transform in self.transforms:
             mask = _seen(transform.heatmap(mask[None, None].float())) & transform.visible(size)
         return mask
+
+    def inverse(self) -> Compose:
+        return Compose(tuple(transform.inverse() for transform in reversed(self.transforms)))
 
 
 def random_flip(generator: Generator, grid: Size) -> Flip:

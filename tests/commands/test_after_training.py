@@ -11,12 +11,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import SMOKE, Outcome, Vac
 from hydra.core.global_hydra import GlobalHydra
 
 from vac_lightning import cli
+from vac_lightning.commands import assembly, predict
+from vac_lightning.data.images.decoding import decode
+from vac_lightning.data.reading import squashed
 from vac_lightning.metrics import PROTOCOLS, SUMMARY, evaluate
 from vac_lightning.runs import Run, find_runs
+
+GPU = torch.cuda.is_available() or torch.backends.mps.is_available()
 
 pytestmark = pytest.mark.slow  # all of them look at runs that were trained
 
@@ -56,6 +62,59 @@ def test_evaluate_takes_any_split_and_top_k(vac: Vac, trained: Path) -> None:
     assert all(f"{expected[name]:.1f}" in outcome.out for name in ("F1-C", "P-O", "R-O"))
 
 
+def test_evaluate_takes_the_mean_over_test_views(vac: Vac, trained: Path, tmp_path: Path) -> None:
+    run = _run(trained)
+    config = assembly.run_config(run)
+    (small,) = config.small_sizes
+    outcome = vac("evaluate", str(run.path), "test_views=fs", f"out={tmp_path}", "batch_size=5")
+    assert outcome.code == 0, outcome.err
+    assert "best epoch, test split, mean over the views fs, 12 samples" in outcome.out
+    task = assembly.load_task(run, config).eval()
+    split = assembly.datamodule(config, [config.image_size], "cpu", 1).split("test")
+    large = task.normalise(torch.stack([split[i].images[0] for i in range(12)]))
+    shown = [large, torch.nn.functional.interpolate(large, (small, small), mode="bilinear", antialias=True)]
+    with torch.inference_mode():
+        logits = [task.network(x).logits for images in shown for x in (images, images.flip(-1))]
+    kept = Run(tmp_path).predictions()
+    np.testing.assert_allclose(kept["logits"], torch.stack(logits).mean(0), atol=1e-4)
+    assert np.abs(kept["logits"] - run.predictions()["logits"]).max() > 1e-3
+    values = evaluate(kept["logits"], kept["targets"])
+    assert _row(outcome, "vac") == _cells(values)
+
+
+def test_evaluate_without_test_views_has_the_logits_of_the_run_to_the_last_bit(
+    vac: Vac, trained: Path, tmp_path: Path
+) -> None:
+    run = _run(trained)
+    outcome = vac("evaluate", str(run.path), "test_views=none", f"out={tmp_path}", "accelerator=cpu")
+    assert outcome.code == 0, outcome.err
+    assert "views" not in outcome.out
+    np.testing.assert_array_equal(Run(tmp_path).predictions()["logits"], run.predictions()["logits"])
+
+
+@pytest.mark.parametrize("word", ["x", "ff", "fx"])
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_views_of_unknown_letters_get_one_line(vac: Vac, trained: Path, photo: Path, command: str, word: str) -> None:
+    words = [str(photo)] if command == "predict" else []
+    outcome = vac(command, *words, f"run={_run(trained).path}", f"test_views={word}")
+    assert outcome.code == 2
+    assert outcome.err.strip() == (
+        f"vac {command}: test_views={word}: expected none, or distinct letters out of f, r, s, t, such as f or fs"
+    )
+
+
+@pytest.mark.parametrize("word", ["abacus", pytest.param("gpu", marks=pytest.mark.skipif(GPU, reason="has a GPU"))])
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_device_that_is_not_there_gets_one_line(
+    vac: Vac, trained: Path, photo: Path, command: str, word: str
+) -> None:
+    words = [str(photo)] if command == "predict" else []
+    outcome = vac(command, *words, f"run={_run(trained).path}", f"accelerator={word}")
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"vac {command}: accelerator={word}: ")
+    assert len(outcome.err.strip().splitlines()) == 1
+
+
 def _row(outcome: Outcome, protocol: str) -> list[str]:
     """The cells of a protocol's row in the printed table."""
     (line,) = [line for line in outcome.out.splitlines() if re.match(rf"\W+{protocol}\W", line)]
@@ -89,6 +148,14 @@ def test_a_run_is_trained_and_evaluated_by_its_own_protocol(vac: Vac, tmp_path: 
     assert values["mAP"] > evaluate(arrays["logits"], arrays["targets"], "vac")["mAP"]
     for path in (run.path, run.path / "predictions.npz"):
         assert _row(vac("evaluate", str(path)), "srn") == _cells(values)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A photograph of noise."""
+    path = tmp_path / "noise.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8))
+    return path
 
 
 @pytest.fixture
@@ -150,6 +217,7 @@ def test_labels_without_positives_or_predictions_are_named(vac: Vac, kept: Run) 
         ("predictions={path}/train.log", "train.log is missing"),
         ("predictions={path} split=val", "split=val: "),
         ("predictions={path} checkpoint=last", "checkpoint=last: "),
+        ("predictions={path} test_views=f", "test_views=f: "),
         ("predictions={path} top_k=18", "top_k=18: expected 1 to 17"),
         ("predictions={path} protocol=voc", "protocol=voc: expected vac, srn, csra"),
         ("predictions={path} run={path}", "one of the two"),
@@ -210,6 +278,53 @@ def test_predict_prints_labels_and_draws_overlays(vac: Vac, trained: Path, tmp_p
     pictures = sorted(out.glob("*.png"))
     assert len(pictures) == 2
     assert all(min(cv2.imread(str(picture)).shape[:2]) > 100 for picture in pictures)
+
+
+def test_predict_takes_the_mean_over_test_views(vac: Vac, trained: Path, photo: Path, tmp_path: Path) -> None:
+    run = _run(trained)
+    words = (str(photo), f"run={run.path}", f"out={tmp_path / 'out'}", "top_k=1")
+    scores = {}
+    for views in ("none", "fs"):
+        outcome = vac("predict", *words, f"test_views={views}")
+        assert outcome.code == 0, outcome.err
+        task = assembly.load_task(run, assembly.run_config(run), at_test=views).eval()
+        with torch.inference_mode():
+            image = squashed(decode(photo), task.views.size)
+            scores[views] = float(task(image[None]).logits.sigmoid().max())
+        assert f"{scores[views]:.3f}" in outcome.out
+    assert scores["none"] != scores["fs"]
+
+
+def test_predict_answers_one_by_one_and_goes_on_after_a_broken_one(
+    vac: Vac, trained: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, last, out = tmp_path / "broken.png", tmp_path / "last.png", tmp_path / "out"
+    broken.write_bytes(photo.read_bytes()[:500])
+    shutil.copy(photo, last)
+    before = {}
+    pixels = predict.pixels
+
+    def watched(files: list[Path], *more: object) -> np.ndarray:
+        before[files[0].stem] = sorted(path.stem for path in out.glob("*.png"))
+        return pixels(files, *more)
+
+    monkeypatch.setattr(predict, "pixels", watched)
+    outcome = vac("predict", str(photo), str(broken), str(last), f"run={_run(trained).path}", f"out={out}")
+    assert outcome.code == 1
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert outcome.err.startswith(f"vac predict: cannot read {broken} (")
+    assert before == {"noise": [], "broken": ["noise"], "last": ["noise"]}
+    assert (out / "last.png").is_file() and not (out / "broken.png").exists()
+    assert outcome.out.count("overlays: ") == 2
+
+
+def test_predict_looks_for_all_photographs_before_it_answers(
+    vac: Vac, trained: Path, photo: Path, tmp_path: Path
+) -> None:
+    outcome = vac("predict", str(photo), str(tmp_path / "none.png"), f"run={_run(trained).path}", f"out={tmp_path}")
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert "none.png: no such photograph" in outcome.err
 
 
 def test_report_tabulates_means_over_seeds_and_draws_figure_5(vac: Vac, trained: Path, tmp_path: Path) -> None:

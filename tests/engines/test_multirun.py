@@ -115,7 +115,7 @@ def test_a_job_has_its_share_of_the_processors(
     joblib = pytest.importorskip("joblib")
     monkeypatch.setattr(joblib, "cpu_count", lambda: 12)
     monkeypatch.setattr(joblib, "effective_n_jobs", lambda n_jobs: 12 if n_jobs == -1 else n_jobs)
-    monkeypatch.setattr(launchers, "_here", lambda: 12)
+    monkeypatch.setattr(launchers, "processors", lambda: 12)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     hydra = {
@@ -124,7 +124,7 @@ def test_a_job_has_its_share_of_the_processors(
     }
     monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create(hydra))
     config = OmegaConf.create({"trainer": {"devices": devices}})
-    assert launchers._processors(jobs) // launchers._processes(config) == expected
+    assert launchers._processors(jobs) // launchers.processes_here(config) == expected
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm", "ray"])

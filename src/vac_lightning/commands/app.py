@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RunError", "UsageError", "console", "leave_process_group", "main", "quieten", "usage"]
+__all__ = ["RunError", "UsageError", "console", "leave_process_group", "main", "placement", "quieten", "usage"]
 
 import logging
 import sys
@@ -81,6 +81,17 @@ def usage() -> Iterator[None]:
         if isinstance(error.__cause__, _MENDABLE):
             raise UsageError(str(error.__cause__)) from error
         raise
+
+
+@contextmanager
+def placement(accelerator: str) -> Iterator[None]:
+    """While Lightning looks for devices, what it does not find is the user's to mend."""
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise UsageError(f"accelerator={accelerator}: {error}") from error
 
 
 def quieten() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["compile_backbone", "datamodule", "load_task", "run_config", "task", "views"]
+__all__ = ["compile_backbone", "datamodule", "load_task", "run_config", "task", "test_views", "views"]
 
 import os
 import shutil
@@ -17,10 +17,12 @@ from yaml import YAMLError
 
 from vac_lightning import hardware
 from vac_lightning.checkpoints import read_checkpoint
+from vac_lightning.commands import words
 from vac_lightning.commands.targets import instantiate, takes
 from vac_lightning.data.base import check_labels
 from vac_lightning.data.datamodule import DataModule
 from vac_lightning.networks.cam import CAMNetwork
+from vac_lightning.networks.checkpointing import checkpoint_blocks
 from vac_lightning.runs import Run
 from vac_lightning.task import VACTask
 from vac_lightning.views import Views
@@ -29,6 +31,17 @@ from vac_lightning.views import Views
 def views(config: DictConfig) -> Views:
     """The transform set."""
     return instantiate(config.views, "views")
+
+
+def test_views(config: DictConfig, word: str) -> Views | None:
+    """The transform set whose views are averaged at test time, with the letters and sizes of a run; None for "none".
+
+    Raises:
+        HydraException: a letter that the run does not know, or given twice.
+        ValueError: a small size that is not below the run's image size.
+    """
+    words.check_letters("test_views", word, config.views.letters)
+    return None if word == "none" else instantiate(config.views, "views", transform=word)
 
 
 def datamodule(
@@ -60,9 +73,16 @@ def datamodule(
 
 
 def task(
-    config: DictConfig, labels: Sequence[str], positive_ratio: Tensor, channels: int = 3, pretrained: bool = True
+    config: DictConfig,
+    labels: Sequence[str],
+    positive_ratio: Tensor,
+    channels: int = 3,
+    pretrained: bool = True,
+    at_test: str = "none",
 ) -> VACTask:
     """The task for images of so many channels; `pretrained` off where a checkpoint's weights follow.
+
+    at_test: the views that are averaged wherever the task answers.
 
     Raises:
         ValueError: the backbone takes no images of so many channels, or a word of the configuration is out of range.
@@ -87,6 +107,7 @@ def task(
         seed=config.seed,
         channels_last=config.channels_last,
         channels=channels,
+        test_views=test_views(config, at_test),
     )
 
 
@@ -125,11 +146,12 @@ def run_config(run: Run) -> DictConfig:
     return config
 
 
-def load_task(run: Run, config: DictConfig, checkpoint: str = "best") -> VACTask:
-    """The task of a trained run with the weights of its best or last epoch.
+def load_task(run: Run, config: DictConfig, checkpoint: str = "best", at_test: str = "none") -> VACTask:
+    """The task of a trained run with the weights of its best or last epoch, answering by the mean of test views.
 
     Raises:
         FileNotFoundError: the run has no such checkpoint.
+        HydraException: test views of letters that the run does not know.
         ValueError: the file is not a checkpoint of a run, or holds code instead of data.
     """
     path = run.checkpoints / f"{checkpoint}.ckpt"
@@ -144,7 +166,7 @@ def load_task(run: Run, config: DictConfig, checkpoint: str = "best") -> VACTask
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a checkpoint of vac train, and was not loaded") from error
     check_labels(labels)
-    loaded = task(config, labels, torch.zeros(len(labels)), channels, pretrained=False)
+    loaded = task(config, labels, torch.zeros(len(labels)), channels, pretrained=False, at_test=at_test)
     try:
         loaded.load_state_dict(weights)
     except RuntimeError as error:
@@ -170,4 +192,6 @@ def _network(config: DictConfig, labels: int, channels: int, pretrained: bool) -
                 f"backbone={config.backbone['_target_']}: the images have {channels} channels, which it does not take:"
                 " give it an argument in_channels, the number that its first layer takes"
             ) from error
+    if config.get("activation_checkpointing", False):  # runs from before there was the word have none
+        checkpoint_blocks(backbone)
     return network

@@ -56,7 +56,7 @@ def _of_run(config: DictConfig) -> _Scored:
     import pytorch_lightning as pl
 
     from vac_lightning import hardware
-    from vac_lightning.commands import assembly, launchers, omissions
+    from vac_lightning.commands import assembly, launchers, memory, omissions
 
     app.quieten()
     with app.usage():
@@ -67,7 +67,7 @@ def _of_run(config: DictConfig) -> _Scored:
         if OmegaConf.select(trained, "data.augmentation") is not None:
             changes["data"]["augmentation"] = None  # of the train split too
         trained = DictConfig(OmegaConf.merge(trained, changes))
-        task = assembly.load_task(run, trained, config.checkpoint)
+        task = assembly.load_task(run, trained, config.checkpoint, config.test_views)
         if config.top_k is not None and config.top_k > len(task.labels):
             raise ValueError(f"top_k={config.top_k}: expected 1 to {len(task.labels)}, the number of labels")
         device, processes = hardware.device_type(config.accelerator), launchers.processes_here(config)
@@ -80,17 +80,19 @@ def _of_run(config: DictConfig) -> _Scored:
             )
         if config.compile:
             assembly.compile_backbone(task)
-    trainer = pl.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        precision=trained.trainer.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    with app.placement(config.accelerator):
+        trainer = pl.Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            precision=trained.trainer.precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
     data.trainer = trainer
-    trainer.test(task, dataloaders=data.evaluation_loader(config.split), verbose=False)
+    with memory.explained(lambda: memory.of_evaluation(trained.batch_size, trainer)):
+        trainer.test(task, dataloaders=data.evaluation_loader(config.split), verbose=False)
     with task.test_evaluation.sync_context():
         index, logits, targets = task.test_evaluation.predictions()
     app.leave_process_group()
@@ -99,6 +101,8 @@ def _of_run(config: DictConfig) -> _Scored:
     if config.out is not None:
         Run(Path(config.out)).write_predictions(index, logits, targets)
     title = f"{run.path}: {config.checkpoint} epoch, {config.split} split"
+    if config.test_views != "none":
+        title += f", mean over the views {config.test_views}"
     if (left_out := omissions.told(run, data, config.split)) is not None:
         title += f", {left_out}"
     return _Scored(title, task.labels, logits, targets, trained.protocol)
@@ -108,9 +112,11 @@ def _of_file(config: DictConfig) -> _Scored:
     with app.usage():
         path = Path(config.predictions)
         path = path / "predictions.npz" if path.is_dir() else path
-        for word, only in (("checkpoint", "best"), ("split", "test")):
+        for word, only in (("checkpoint", "best"), ("split", "test"), ("test_views", "none")):
             if config[word] != only:
-                raise ValueError(f"{word}={config[word]}: {path} holds one split at one epoch; say run=... for another")
+                raise ValueError(
+                    f"{word}={config[word]}: {path} holds the logits of one split at one epoch; say run=... for others"
+                )
         kept = read_predictions(path)
         labels, protocol = _labels_and_protocol(Run(path.parent), kept["logits"].shape[1])
     return _Scored(str(path), labels, kept["logits"], kept["targets"], protocol)

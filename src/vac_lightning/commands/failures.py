@@ -6,12 +6,12 @@ __all__ = ["explained", "recorded"]
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import pytorch_lightning as pl
 
-from vac_lightning.commands import credentials
+from vac_lightning.commands import credentials, memory
 from vac_lightning.commands.app import RunError, UsageError, leave_process_group
 from vac_lightning.data.base import DataError
 from vac_lightning.data.datamodule import DataModule
@@ -22,15 +22,17 @@ from vac_lightning.task import NonFiniteError
 
 
 @contextmanager
-def explained(data: DataModule, trainer: pl.Trainer) -> Iterator[None]:
+def explained(data: DataModule, trainer: pl.Trainer, less_memory: Callable[[], Sequence[str]]) -> Iterator[None]:
     """Turn an error that training can meet into a RunError.
 
     An error that every process of a run raises alike is told by the first one; the others end quietly with code 0.
     After any other error the processes that the first one started would wait for it for ever, and are ended.
 
+    less_memory: the words with which the run takes less memory, asked for where it ran out of it.
+
     Raises:
         RunError: a loss or weight that is not finite, data that cannot be read, a loading process that died, a disk
-            without room.
+            without room, memory that was not to be had.
     """
     stop_requests.last_act = lambda: _end_other_processes(trainer)
     try:
@@ -43,7 +45,7 @@ def explained(data: DataModule, trainer: pl.Trainer) -> Iterator[None]:
             _end_other_processes(trainer)
         if alike and not trainer.is_global_zero:
             raise SystemExit(0) from error
-        message = _message(error, data)
+        message = _message(error, data, less_memory)
         if message is None:
             raise
         raise RunError(message) from error
@@ -93,7 +95,7 @@ def _non_finite(error: NonFiniteError, data: DataModule) -> str:
     return f"{error}; samples: {shown or 'not known'}; the checkpoint before it is kept"
 
 
-def _message(error: BaseException, data: DataModule) -> str | None:
+def _message(error: BaseException, data: DataModule, less_memory: Callable[[], Sequence[str]]) -> str | None:
     if isinstance(error, NonFiniteError):
         return _non_finite(error, data)
     if isinstance(error, DataError):
@@ -109,7 +111,7 @@ def _message(error: BaseException, data: DataModule) -> str | None:
             f"a loading process died while it read {sample}: look at that file, or lower num_workers where the"
             " machine ran out of memory"
         )
-    return None
+    return memory.message(error, less_memory)
 
 
 def _full_disk(error: BaseException | None) -> OSError | None:

@@ -48,6 +48,7 @@ RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "loss.unspecified": ("negative or ignore", lambda value: value in ("negative", "ignore")),
     "detach": ("true or false", lambda value: isinstance(value, bool)),
     "channels_last": ("true or false", lambda value: isinstance(value, bool)),
+    "activation_checkpointing": ("true or false", lambda value: isinstance(value, bool)),
     "norm": ("mse (authors' code) or l2 (the paper's formula)", lambda value: value in ("mse", "l2")),
     "data.crowd": ("true or false", lambda value: isinstance(value, bool)),
     "data.holdout": (
@@ -80,6 +81,7 @@ RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "run": ("one run folder", lambda value: not isinstance(value, ListConfig)),
     "predictions": ("one predictions.npz", lambda value: not isinstance(value, ListConfig)),
     "top_k": ("a whole number of at least 1, or null", lambda value: value is None or _whole(1)(value)),
+    "test_views": ("none, or letters such as f or fs", lambda value: isinstance(value, str)),
     "strict": ("true or false", lambda value: isinstance(value, bool)),
     "threads": ("a whole number of at least 1, or null", lambda value: value is None or _whole(1)(value)),
     "top": ("a whole number from 1 to 100", lambda value: _whole(1)(value) and value <= 100),

@@ -70,7 +70,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], status: S
 
     from vac_lightning.callbacks import PredictionWriter, StatusWriter, Throughput
     from vac_lightning.checkpoints import CheckpointFiles, Checkpoints, resume_point
-    from vac_lightning.commands import assembly, omissions
+    from vac_lightning.commands import assembly, memory, omissions
     from vac_lightning.commands.failures import explained
     from vac_lightning.commands.folder import prepare
 
@@ -118,7 +118,7 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], status: S
     if start is not None:
         data.start_at(start.epoch, start.batches)
         log.info("going on from %s: epoch %d, after %d batches", start.path, start.epoch, start.batches)
-    with explained(data, trainer):
+    with explained(data, trainer, lambda: memory.of_training(config, trainer, task.network)):
         if start is None and trainer.is_global_zero and quality is not None:
             _measure_attention(run, quality, task, data, trained=False)
         trainer.fit(task, datamodule=data, ckpt_path=start.path if start else None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["as_text", "check", "explain", "help_text", "normalised", "positional", "variant"]
+__all__ = ["as_text", "check", "check_letters", "explain", "help_text", "normalised", "positional", "variant"]
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -128,13 +128,20 @@ def check(config: DictConfig) -> None:
         raise HydraException("augmentation=none takes no steps: add them to augmentation=srn or augmentation=strong")
     transform = OmegaConf.select(config, "transform", default=_ABSENT)
     if transform is not _ABSENT:
-        letters = sorted({*config.views.letters, "s"})
-        text = str(transform)
-        if text != "none" and (not text or set(text) - set(letters) or len(set(text)) < len(text)):
-            raise HydraException(
-                f"transform={text}: expected none, or distinct letters out of {', '.join(letters)}, such as f or fs"
-            )
+        check_letters("transform", str(transform), config.views.letters)
     _check_names(config)
+
+
+def check_letters(word: str, value: str, letters: Iterable[str]) -> None:
+    """Check a word that names transforms: "none", or distinct ones of `letters` and "s".
+
+    Raises:
+        HydraException: it does not; one line that names the word, its value and what is allowed.
+    """
+    known = {*letters, "s"}
+    if value != "none" and (not value or set(value) - known or len(set(value)) < len(value)):
+        allowed = ", ".join(sorted(known))
+        raise HydraException(f"{word}={value}: expected none, or distinct letters out of {allowed}, such as f or fs")
 
 
 def explain(command: str, error: Exception) -> str:
