@@ -33,6 +33,7 @@ from stopwatch import Stopwatch
 from torch import Tensor
 from training import Turns, batch, composed, fit, task
 
+from vac_lightning import hardware
 from vac_lightning.data.base import Batch
 from vac_lightning.views import ViewPlan
 
@@ -162,6 +163,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="where the time goes, instead")
     parser.add_argument("--peak", choices=("ours", "bare"), help=argparse.SUPPRESS)
     words = parser.parse_args()
+    hardware.reuse_memory()  # for all, as a run has it
     every = product(words.backbones, words.transforms, words.precisions, [words.batch], words.compile)
     cases = [Case(*each[:-1], compile=each[-1] == "on") for each in every]
     if words.peak:
