@@ -6,9 +6,10 @@ turns, as one that has kept memory once has it for good. Loading is epochs of r1
 that are read at every epoch (reading=fast, no cache): with no loading process, which is the default on a CPU, and with
 some.
 
---compile adds compile=true, whose first step takes minutes on a CPU: the step it gains, and what compiling costs.
+--compile measures compile=true instead, whose first step takes minutes on a CPU: what a step gains, and what that costs.
 
-    python benchmarks/defaults.py [--rounds 3] [--compile]
+    python benchmarks/defaults.py [--rounds 3]
+    python benchmarks/defaults.py --compile r18
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ DEFAULT = hardware.precision(DEVICE.type)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", metavar="BACKBONE", help="measure compile=true alone, such as with r18")
     parser.add_argument("--reuse", choices=("true", "false"), help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.reuse:
@@ -49,13 +50,14 @@ def main() -> None:
         hardware.reuse_memory(words.reuse == "true")
         print(medians(interleaved({"step": step}, words.rounds))["step"])
         return
+    if words.compile:
+        report(compiled(words.compile, words.rounds))
+        return
     if DEVICE.type == "cpu":
         report(reusing(words.rounds))
     report(steps(words.rounds))
     report(optimisers(10 * words.rounds))
     report(loading(words.rounds))
-    if words.compile:
-        report(compiled(words.rounds))
 
 
 def steps(rounds: int) -> Iterator[Result]:
@@ -117,16 +119,19 @@ def loading(rounds: int) -> Iterator[Result]:
                 yield Result(f"default, epoch of photographs, {own}, against {name}", *_seconds(found, own, name))
 
 
-def compiled(rounds: int) -> Iterator[Result]:
+def compiled(backbone: str, rounds: int) -> Iterator[Result]:
     """compile=true: a step once it is compiled, and how long its first took."""
     data = batch(16, (224,), LABELS)
-    plain, made = stepper(data), stepper(data, "compile=true")
+    plain = stepper(data, f"backbone={backbone}")
+    made = stepper(data, f"backbone={backbone}", "compile=true")
     start = time.perf_counter()
     made()
     first = time.perf_counter() - start
     found = medians(interleaved({"compile=true": made, "compile=false": plain}, rounds))
-    yield Result(f"switch, step of r50 f ({DEFAULT}), against compile=false", *_seconds(found, *found))
-    yield Result("switch, first step with compile=true", f"{first:.0f} s", "", None)
+    yield Result(
+        f"switch, step of {backbone} f ({DEFAULT}), compile=true, against compile=false", *_seconds(found, *found)
+    )
+    yield Result(f"switch, first step of {backbone} with compile=true", f"{first:.0f} s", "", None)
 
 
 def stepper(data: Batch, *words: str) -> Callable[[], None]:

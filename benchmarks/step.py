@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument(
         "--memory", nargs="*", choices=list(NETWORKS), default=["r50"], help="of these backbones, with fs"
     )
+    parser.add_argument("--memory-precisions", nargs="+", choices=list(PRECISIONS), default=["bf16"])
     parser.add_argument("--profile", action="store_true", help="where the time goes, instead")
     parser.add_argument("--peak", choices=("ours", "bare"), help=argparse.SUPPRESS)
     words = parser.parse_args()
@@ -177,7 +178,7 @@ def main() -> None:
             profile(case, words.rounds, words.seconds)
         return
     for case in cases:
-        if case.backbone in words.memory and case.transform == "fs":
+        if case.backbone in words.memory and case.precision in words.memory_precisions and case.transform == "fs":
             report([peak(case)])
         report(speed(case, words.rounds, words.seconds))
 
