@@ -6,7 +6,7 @@ turns, as one that has kept memory once has it for good. Loading is epochs of r1
 that are read at every epoch (reading=fast, no cache): with no loading process, which is the default on a CPU, and with
 some.
 
---compile measures compile=true instead, whose first step takes minutes on a CPU: what a step gains, and what that costs.
+--compile measures compile=true instead, whose first step can take minutes on a CPU: what a step gains, and its cost.
 
     python benchmarks/defaults.py [--rounds 3]
     python benchmarks/defaults.py --compile r18
