@@ -41,16 +41,16 @@ class Script(NamedTuple):
 SCRIPTS: Mapping[str, Script] = {
     "step": Script(),
     "epoch": Script(),
-    "defaults": Script(),
+    "defaults": Script(("--rounds=2",)),
     "memory": Script(),
-    "starting": Script(),
-    "evaluation": Script(),
-    "growth": Script(),
+    "starting": Script(("--repeats=2",)),
+    "evaluation": Script(("--epochs=2",)),
+    "growth": Script(("--rounds=3",)),
     # Smaller than their defaults, which are for a run by name:
     "doctor": Script(("--images=1000", "--distinct=50")),
     "metrics": Script(("--samples=10000", "--repeats=3"), threads=1),
     "exactness": Script(("--repeats=5",), threads=1),
-    "reading": Script(("--photos=60", "--rounds=3"), threads=1),
+    "reading": Script(("--photos=60", "--rounds=2"), threads=1),
     "loading": Script(threads=1),
     "indexing": Script(("--images=20000", "--annotations=145000", "--repeats=1"), threads=1),
 }

@@ -1,17 +1,22 @@
 """What each default is worth: training as it is by itself, beside the same with one switch the other way.
 
 Steps are those of r50 with f at 224 pixels, batch 16: objective, backward, optimiser, one network a variant. Optimisers
-are measured alone, on the weights of r50. Loading is epochs of r18 at 128 pixels on generated photographs that are read
-at every epoch (reading=fast, no cache): with no loading process, which is the default on a CPU, and with some.
+are measured alone, on the weights of r50. What reusing memory is worth is told by processes of their own that take
+turns, as one that has kept memory once has it for good. Loading is epochs of r18 at 128 pixels on generated photographs
+that are read at every epoch (reading=fast, no cache): with no loading process, which is the default on a CPU, and with
+some.
 
---compile adds compile=true, whose first step takes minutes on a CPU: the step it gains, and what compiling costs.
+--compile measures compile=true instead, whose first step can take minutes on a CPU: what a step gains, and its cost.
 
-    python benchmarks/defaults.py [--rounds 3] [--compile]
+    python benchmarks/defaults.py [--rounds 3]
+    python benchmarks/defaults.py --compile r18
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,28 +27,37 @@ from measuring import DEVICE, Result, interleaved, medians, report
 from omegaconf import DictConfig
 from training import batch, composed, task
 
+from vac_lightning import hardware
 from vac_lightning.commands import assembly
 from vac_lightning.commands.targets import instantiate
 from vac_lightning.data.base import Batch
 from vac_lightning.data.datamodule import DataModule
-from vac_lightning.hardware import precision
 from vac_lightning.task import VACTask
 
 WORDS = ("data=wider", "backbone.weights=null", "transform=f")
 LABELS = 14
-DEFAULT = precision(DEVICE.type)
+DEFAULT = hardware.precision(DEVICE.type)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", metavar="BACKBONE", help="measure compile=true alone, such as with r18")
+    parser.add_argument("--reuse", choices=("true", "false"), help=argparse.SUPPRESS)
     words = parser.parse_args()
+    if words.reuse:
+        step = stepper(batch(16, (224,), LABELS))
+        hardware.reuse_memory(words.reuse == "true")
+        print(medians(interleaved({"step": step}, words.rounds))["step"])
+        return
+    if words.compile:
+        report(compiled(words.compile, words.rounds))
+        return
+    if DEVICE.type == "cpu":
+        report(reusing(words.rounds))
     report(steps(words.rounds))
     report(optimisers(10 * words.rounds))
     report(loading(words.rounds))
-    if words.compile:
-        report(compiled(words.rounds))
 
 
 def steps(rounds: int) -> Iterator[Result]:
@@ -56,6 +70,16 @@ def steps(rounds: int) -> Iterator[Result]:
     found = medians(interleaved(variants, rounds))
     for name in other:
         yield Result(f"default, step of r50 f ({DEFAULT}), against {name}", *_seconds(found, "defaults", name))
+
+
+def reusing(rounds: int) -> Iterator[Result]:
+    """A step in a process that keeps freed memory, against one that hands it back."""
+    times: dict[str, list[float]] = {"true": [], "false": []}
+    for turn in ("true", "false", "false", "true"):
+        command = [sys.executable, __file__, f"--rounds={rounds}", f"--reuse={turn}"]
+        times[turn].append(float(subprocess.check_output(command, text=True).split()[-1]))
+    found = medians(times)
+    yield Result(f"default, step of r50 f ({DEFAULT}), against reuse_memory=false", *_seconds(found, "true", "false"))
 
 
 def optimisers(rounds: int) -> Iterator[Result]:
@@ -95,16 +119,19 @@ def loading(rounds: int) -> Iterator[Result]:
                 yield Result(f"default, epoch of photographs, {own}, against {name}", *_seconds(found, own, name))
 
 
-def compiled(rounds: int) -> Iterator[Result]:
+def compiled(backbone: str, rounds: int) -> Iterator[Result]:
     """compile=true: a step once it is compiled, and how long its first took."""
     data = batch(16, (224,), LABELS)
-    plain, made = stepper(data), stepper(data, "compile=true")
+    plain = stepper(data, f"backbone={backbone}")
+    made = stepper(data, f"backbone={backbone}", "compile=true")
     start = time.perf_counter()
     made()
     first = time.perf_counter() - start
     found = medians(interleaved({"compile=true": made, "compile=false": plain}, rounds))
-    yield Result(f"switch, step of r50 f ({DEFAULT}), against compile=false", *_seconds(found, *found))
-    yield Result("switch, first step with compile=true", f"{first:.0f} s", "", None)
+    yield Result(
+        f"switch, step of {backbone} f ({DEFAULT}), compile=true, against compile=false", *_seconds(found, *found)
+    )
+    yield Result(f"switch, first step of {backbone} with compile=true", f"{first:.0f} s", "", None)
 
 
 def stepper(data: Batch, *words: str) -> Callable[[], None]:

@@ -33,7 +33,7 @@ from measuring import DEVICE, Result, interleaved, medians, report
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vac_lightning import cli
+from vac_lightning import cli, hardware
 from vac_lightning.commands import app
 from vac_lightning.data.base import Batch
 from vac_lightning.metrics import evaluate
@@ -195,6 +195,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("path", "cost", "gain"), help="one of the three questions")
     words = parser.parse_args()
     app.quieten()
+    if DEVICE.type == "cpu":
+        hardware.reuse_memory()  # for all, as vac evaluate has it
     warnings.filterwarnings("ignore", ".*no positive sample: labels")
     asked = {"path": path_results, "cost": cost_results, "gain": gain_results}
     report([result for name, answer in asked.items() if words.only in (None, name) for result in answer(words)])

@@ -148,10 +148,10 @@ def main() -> None:
         for way, values in taken.items():
             ratios = sorted(rival / value for rival, value in zip(taken["literal"], values, strict=True))
             print(f"{way:<18} {rates[way]:8.0f} samples/s ({ratios[0]:.2f} to {ratios[-1]:.2f} x literal)")
-            told = (f"{rates[which]:.0f} samples/s" for which in (way, "literal"))
+            own, literal = (f"{rates[which]:.0f} samples/s" for which in (way, "literal"))
             if way != "literal":
                 what = f"reading photographs, {way}, against the authors' steps"
-                results.append(Result(what, *told, statistics.median(ratios)))
+                results.append(Result(what, own, literal, statistics.median(ratios)))
         print(f"fast differs from paper by {difference(people, folder)}")
         report(results)
 

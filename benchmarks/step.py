@@ -22,7 +22,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ from stopwatch import Stopwatch
 from torch import Tensor
 from training import Turns, batch, composed, fit, task
 
+from vac_lightning import hardware
 from vac_lightning.data.base import Batch
 from vac_lightning.views import ViewPlan
 
@@ -118,7 +119,7 @@ class Literal:
         loss = loss + F.mse_loss(self.mirrored(small), small_mirrored)
         common = 42  # the least common multiple of 7 and 6 cells
         each = [F.interpolate(torch.cat(x), size=common) for x in ((large, large_mirrored), (small, small_mirrored))]
-        return loss + F.mse_loss(*each)
+        return loss + F.mse_loss(each[0], each[1])
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, L) and heatmaps (B, L, h, w)."""
@@ -159,9 +160,11 @@ def main() -> None:
     parser.add_argument(
         "--memory", nargs="*", choices=list(NETWORKS), default=["r50"], help="of these backbones, with fs"
     )
+    parser.add_argument("--memory-precisions", nargs="+", choices=list(PRECISIONS), default=["bf16"])
     parser.add_argument("--profile", action="store_true", help="where the time goes, instead")
     parser.add_argument("--peak", choices=("ours", "bare"), help=argparse.SUPPRESS)
     words = parser.parse_args()
+    hardware.reuse_memory()  # for all, as a run has it
     every = product(words.backbones, words.transforms, words.precisions, [words.batch], words.compile)
     cases = [Case(*each[:-1], compile=each[-1] == "on") for each in every]
     if words.peak:
@@ -175,7 +178,7 @@ def main() -> None:
             profile(case, words.rounds, words.seconds)
         return
     for case in cases:
-        if case.backbone in words.memory and case.transform == "fs":
+        if case.backbone in words.memory and case.precision in words.memory_precisions and case.transform == "fs":
             report([peak(case)])
         report(speed(case, words.rounds, words.seconds))
 
@@ -192,8 +195,8 @@ def speed(case: Case, rounds: int, seconds: float) -> Iterator[Result]:
     rates = {name: case.images / median for name, median in medians(turns.times).items()}
     for name in rivals:
         ratio, least = rates["ours"] / rates[name], LEAST if "bare" in name else 2.3 if on_cpu else None
-        figures = (f"{rates[which]:.2f} images/s" for which in ("ours", name))
-        yield Result(f"step, {case}, against {name}", *figures, ratio, least=least)
+        ours, rival = (f"{rates[which]:.2f} images/s" for which in ("ours", name))
+        yield Result(f"step, {case}, against {name}", ours, rival, ratio, least=least)
 
 
 def peak(case: Case) -> Result:
@@ -203,9 +206,9 @@ def peak(case: Case) -> Result:
     ]
     options += [f"--batch={case.batch}", f"--compile={'on' if case.compile else 'off'}"]
     bytes_ = {name: peak_bytes([str(Path(__file__)), *options, f"--peak={name}"]) for name in ("ours", "bare")}
-    figures = (f"{value / 2**20:.0f} MiB" for value in bytes_.values())
+    ours, bare = (f"{value / 2**20:.0f} MiB" for value in bytes_.values())
     what = f"peak memory, {case}, against a bare torchvision loop"
-    return Result(what, *figures, bytes_["ours"] / bytes_["bare"], most=1.05)
+    return Result(what, ours, bare, bytes_["ours"] / bytes_["bare"], most=1.05)
 
 
 def profile(case: Case, rounds: int, seconds: float) -> None:
@@ -213,7 +216,7 @@ def profile(case: Case, rounds: int, seconds: float) -> None:
     data, config = case.data, _config(case)
     ours, bare = task(config, LABELS), Bare(case, data)
     watches = {"ours": Stopwatch(), "bare": Stopwatch()}
-    for owner, name, part in (
+    own: tuple[tuple[Any, str, str], ...] = (
         (ours, "normalise", "normalise, views"),
         (ours.network, "forward", "network, forward"),
         (ours, "classification_loss", "losses"),
@@ -221,32 +224,39 @@ def profile(case: Case, rounds: int, seconds: float) -> None:
         (ours, "optimizer_step", "optimiser"),
         (ours, "optimizer_zero_grad", "optimiser"),
         (ours, "training_step", "seeds, plan, checks, sums"),
-    ):
-        watches["ours"].watch(owner, name, part)
-    images, consistency = ViewPlan.images, ViewPlan.consistency
-    watches["ours"].watch(ViewPlan, "images", "normalise, views")
-    watches["ours"].watch(ViewPlan, "consistency", "losses")
-    for owner, name, part in (
+        (ViewPlan, "images", "normalise, views"),
+        (ViewPlan, "consistency", "losses"),
+    )
+    of_bare: tuple[tuple[Any, str, str], ...] = (
         (bare, "forward", "network, forward"),
         (bare, "loss", "losses"),
         (bare, "backward", "backward"),
         (bare.optimizer, "step", "optimiser"),
         (bare.optimizer, "zero_grad", "optimiser"),
-    ):
-        watches["bare"].watch(owner, name, part)
-    turns = Turns(data, {"bare": bare}, rounds, seconds, counting=lambda: [x.seconds.clear() for x in watches.values()])
+    )
+    images, consistency = ViewPlan.images, ViewPlan.consistency
+    for which, parts in (("ours", own), ("bare", of_bare)):
+        for owner, name, part in parts:
+            watches[which].watch(owner, name, part)
+
+    def start_counting() -> None:
+        for watch in watches.values():
+            watch.seconds.clear()
+
+    turns = Turns(data, {"bare": bare}, rounds, seconds, counting=start_counting)
     fit(config, ours, turns)
     ViewPlan.images, ViewPlan.consistency = images, consistency  # type: ignore[method-assign]
     rounds = len(turns.times["ours"])
     whole = {name: sum(values) / rounds for name, values in turns.times.items()}
     print(f"\n{case}: ms a step, and the difference as a share of bare's step; {rounds} rounds")
+    print(f"{'':<26} {'ours':>9} {'bare':>9}")
     for part in [*watches["ours"].seconds, "Lightning, callbacks, log", "all"]:
-        own = {name: watch.seconds.get(part, 0.0) / rounds for name, watch in watches.items()}
+        taken = {name: watch.seconds.get(part, 0.0) / rounds for name, watch in watches.items()}
         if part.startswith("Lightning"):
-            own = {name: whole[name] - sum(watch.seconds.values()) / rounds for name, watch in watches.items()}
-        own = whole if part == "all" else own
-        share = (own["ours"] - own["bare"]) / whole["bare"]
-        print(f"{part:<26} {1e3 * own['ours']:9.2f} {1e3 * own['bare']:9.2f} {share:+8.1%}")
+            taken = {name: whole[name] - sum(watch.seconds.values()) / rounds for name, watch in watches.items()}
+        taken = whole if part == "all" else taken
+        share = (taken["ours"] - taken["bare"]) / whole["bare"]
+        print(f"{part:<26} {1e3 * taken['ours']:9.2f} {1e3 * taken['bare']:9.2f} {share:+8.1%}")
 
 
 def _config(case: Case) -> DictConfig:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LearningRateMonitor
 from torch import Tensor
 
+from vac_lightning import hardware
 from vac_lightning.callbacks import StatusWriter, Throughput
 from vac_lightning.checkpoints import CheckpointFiles
 from vac_lightning.commands import app, assembly, job
@@ -97,7 +98,9 @@ def composed(*words: str) -> DictConfig:
 
 
 def task(config: DictConfig, labels: int) -> VACTask:
-    """The task of a configuration, for so many labels."""
+    """The task of a configuration, for so many labels; memory is reused as in a run of it."""
+    if DEVICE.type == "cpu":
+        hardware.reuse_memory()
     return assembly.task(config, [str(j) for j in range(labels)], torch.full((labels,), 0.3))
 
 

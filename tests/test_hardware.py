@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,29 @@ def test_loading_processes_share_the_processors(
 ) -> None:
     monkeypatch.setattr(hardware, "processors", lambda: processors)
     assert hardware.loading_processes(device, processes) == workers
+
+
+FAULTS = """
+import resource, sys, torch
+from vac_lightning.hardware import reuse_memory
+if not reuse_memory(sys.argv[1] == "on"):
+    sys.exit("not glibc")
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(64, 1024, 1024)  # 256 MiB
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc, on Linux")
+def test_reused_memory_is_not_handed_out_again_page_by_page() -> None:
+    """MiB that the system gave the process for its second tensor of 256 MiB, when the first was gone."""
+    given = {}
+    for word in ("on", "off"):
+        done = subprocess.run([sys.executable, "-c", FAULTS, word], capture_output=True, text=True)
+        if done.stderr.strip() == "not glibc":
+            pytest.skip("another C library than glibc")
+        given[word] = float(done.stdout)
+    assert given["on"] < 8
+    assert given["off"] > 200

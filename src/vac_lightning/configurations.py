@@ -23,6 +23,7 @@ NOT_OF_THE_RESULT = (
     "prefetch_factor",
     "pin_memory",
     "compile",
+    "reuse_memory",
     "activation_checkpointing",
     "attention",
 )

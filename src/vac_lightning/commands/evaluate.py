@@ -78,6 +78,8 @@ def _of_run(config: DictConfig) -> _Scored:
             raise ValueError(
                 f"run={run.path}: its images have {task.channels} channels, those of this data set {data.channels}"
             )
+        if device == "cpu":
+            hardware.reuse_memory()
         if config.compile:
             assembly.compile_backbone(task)
     with app.placement(config.accelerator):

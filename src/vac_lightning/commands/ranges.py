@@ -39,6 +39,7 @@ RANGES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "num_workers": ("auto, or a whole number of at least 0", lambda value: value in (None, "auto") or _whole(0)(value)),
     "prefetch_factor": ("a whole number of at least 1", _whole(1)),
     "pin_memory": ("auto, true or false", lambda value: value == "auto" or isinstance(value, bool)),
+    "reuse_memory": ("true or false", lambda value: isinstance(value, bool)),
     "compile": ("true or false", lambda value: isinstance(value, bool)),
     "image_size": ("a whole number of pixels, at least 1", _whole(1)),
     "small_sizes": ("a list of whole numbers of pixels, such as [192]", _sizes),

@@ -89,6 +89,8 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], status: S
         anew = run.finished and config.resume in ("auto", True)  # it is only here to be overwritten
         start = resume_point(run, False if anew else config.resume, identity)
         config = _with_precision(config, device, start)
+        if device == "cpu":
+            hardware.reuse_memory(config.reuse_memory)
         identity["precision"] = config.trainer.precision
         throughput, checkpoints = Throughput(), Checkpoints(run.path, identity, **config.checkpoints, start=start)
         # Checkpoints come first: what another callback does when an epoch starts is then done again, not twice.
