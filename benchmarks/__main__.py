@@ -45,7 +45,7 @@ SCRIPTS: Mapping[str, Script] = {
     "memory": Script(),
     "starting": Script(("--repeats=2",)),
     "evaluation": Script(("--epochs=2",)),
-    "growth": Script(("--rounds=3",)),
+    "growth": Script(("--rounds=3", f"--draw={HERE / 'results' / 'growth.png'}")),
     # Smaller than their defaults, which are for a run by name:
     "doctor": Script(("--images=1000", "--distinct=50")),
     "metrics": Script(("--samples=10000", "--repeats=3"), threads=1),

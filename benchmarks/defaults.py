@@ -157,11 +157,10 @@ def epoch(config: DictConfig, data: DataModule) -> Callable[[], None]:
 
 def _step(config: DictConfig, made: VACTask, data: Batch) -> Callable[[], None]:
     optimizer = made.make_optimizer(made.network.parameters())
-    chosen = DEFAULT if config.trainer.precision == "auto" else config.trainer.precision
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=chosen == "bf16-mixed"):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed"):
             loss = made.objective(data, made.plan(0, 0))["loss"]
         loss.backward()
         optimizer.step()

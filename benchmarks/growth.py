@@ -6,9 +6,9 @@ The step is the task's: normalise, views, forward, both losses, backward, optimi
 process of its own, what it imports included.
 
 The rival is the straight line through all points but the last (least squares), its value at the last: a ratio of 1 is
-linear growth, more is worse. Time and memory are drawn with that line in docs/growth.png, where --draw says so.
+linear growth, more is worse. Time and memory are drawn with that line in benchmarks/results/growth.png, where --draw says so.
 
-    python benchmarks/growth.py [--rounds 3] [--precision fp32] [--draw docs/growth.png]
+    python benchmarks/growth.py [--rounds 3] [--precision fp32] [--draw benchmarks/results/growth.png]
 """
 
 from __future__ import annotations

@@ -91,10 +91,13 @@ class Turns:
 
 
 def composed(*words: str) -> DictConfig:
-    """The configuration that `vac train WORDS...` would run."""
+    """The configuration that `vac train WORDS...` would run on this device."""
     job.prepare_process()
     with composer("train", None) as compose:
-        return compose(words)
+        config = compose(words)
+    if config.trainer.precision == "auto":
+        config.trainer.precision = hardware.precision(DEVICE.type)
+    return config
 
 
 def task(config: DictConfig, labels: int) -> VACTask:

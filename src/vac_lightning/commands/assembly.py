@@ -55,10 +55,8 @@ def datamodule(
 
     device: of the run, as hardware.device_type tells it. processes: of the run on this machine.
     """
-    workers, pinned = (
-        config.num_workers,
-        config.get("pin_memory", "auto"),
-    )  # a run of an earlier version has no such word
+    workers = config.num_workers
+    pinned = config.get("pin_memory", "auto")  # a run of an earlier version has no such word
     return DataModule(
         instantiate(config.data, "data"),
         sizes,

@@ -114,9 +114,10 @@ def _fit_and_test(run: Run, config: DictConfig, plain: dict[str, Any], status: S
             prepare(run, config, start)
             omissions.write(run, data)
         status.begin(start.epoch if start else 0, trainer.max_epochs or 0)
-        trainer.loggers = _loggers(run, config, plain, start)
+        trainer.loggers = _loggers(run, config, start)
     accelerator = trainer.accelerator.__class__.__name__
-    log.info("%s: %d samples, %d labels, %s", run.path, len(data.split("train")), len(data.labels), accelerator)
+    size = f"{len(data.split('train'))} samples, {len(data.labels)} labels"
+    log.info("%s: %s, %s, %s", run.path, size, accelerator, trainer.precision)
     if start is not None:
         data.start_at(start.epoch, start.batches)
         log.info("going on from %s: epoch %d, after %d batches", start.path, start.epoch, start.batches)
@@ -233,7 +234,7 @@ def _own_process_arguments(run: Run) -> Iterator[None]:
         os.environ.update(environment)
 
 
-def _loggers(run: Run, config: DictConfig, plain: dict[str, Any], start: ResumePoint | None) -> list[Any]:
+def _loggers(run: Run, config: DictConfig, start: ResumePoint | None) -> list[Any]:
     from vac_lightning.history import MetricsFile
 
     loggers: list[Any] = [MetricsFile(run.path / "metrics.csv", keep=start.rows if start else 0)]
@@ -241,7 +242,8 @@ def _loggers(run: Run, config: DictConfig, plain: dict[str, Any], start: ResumeP
         make = instantiate(config.logger, "logger")
         name, group = f"{config.row}/seed={config.seed}", f"{config.experiment}/{config.row}"
         resumed = start is not None
-        loggers.append(make(save_dir=run.path, name=name, group=group, hyperparameters=plain, resumed=resumed))
+        words = OmegaConf.to_container(config, resolve=True)
+        loggers.append(make(save_dir=run.path, name=name, group=group, hyperparameters=words, resumed=resumed))
     return loggers
 
 
