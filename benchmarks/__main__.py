@@ -45,12 +45,12 @@ SCRIPTS: Mapping[str, Script] = {
     "memory": Script(),
     "starting": Script(("--repeats=2",)),
     "evaluation": Script(("--epochs=2",)),
-    "growth": Script(("--rounds=3", f"--draw={HERE / 'results' / 'growth.png'}")),
+    "growth": Script(("--rounds=2", f"--draw={HERE / 'results' / 'growth.png'}")),
     # Smaller than their defaults, which are for a run by name:
     "doctor": Script(("--images=1000", "--distinct=50")),
     "metrics": Script(("--samples=10000", "--repeats=3"), threads=1),
-    "exactness": Script(("--repeats=5",), threads=1),
-    "reading": Script(("--photos=60", "--rounds=2"), threads=1),
+    "exactness": Script(("--repeats=3",), threads=1),
+    "reading": Script(("--photos=40", "--rounds=2"), threads=1),
     "loading": Script(threads=1),
     "indexing": Script(("--images=20000", "--annotations=145000", "--repeats=1"), threads=1),
 }

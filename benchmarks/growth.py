@@ -6,7 +6,8 @@ The step is the task's: normalise, views, forward, both losses, backward, optimi
 process of its own, what it imports included.
 
 The rival is the straight line through all points but the last (least squares), its value at the last: a ratio of 1 is
-linear growth, more is worse. Time and memory are drawn with that line in benchmarks/results/growth.png, where --draw says so.
+linear growth, more is worse. Time and memory are drawn with that line where --draw says, which make bench has as
+benchmarks/results/growth.png.
 
     python benchmarks/growth.py [--rounds 3] [--precision fp32] [--draw benchmarks/results/growth.png]
 """
