@@ -77,9 +77,9 @@ import resource, sys, torch
 from vac_lightning.hardware import reuse_memory
 if not reuse_memory(sys.argv[1] == "on"):
     sys.exit("not glibc")
-for _ in range(2):
+for _ in range(40):  # the first ones each find a place that is a few bytes short
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(64, 1024, 1024)  # 256 MiB
+    torch.ones(16, 1024, 1024)  # 64 MiB
 print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / 2**20)
 """
 
@@ -87,7 +87,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.g
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc, on Linux")
 def test_reused_memory_is_not_handed_out_again_page_by_page() -> None:
-    """MiB that the system gave the process for its second tensor of 256 MiB, when the first was gone."""
+    """MiB that the system gave the process for a tensor of 64 MiB, when many others of its size were gone."""
     given = {}
     for word in ("on", "off"):
         done = subprocess.run([sys.executable, "-c", FAULTS, word], capture_output=True, text=True)
@@ -95,4 +95,4 @@ def test_reused_memory_is_not_handed_out_again_page_by_page() -> None:
             pytest.skip("another C library than glibc")
         given[word] = float(done.stdout)
     assert given["on"] < 8
-    assert given["off"] > 200
+    assert given["off"] > 50
